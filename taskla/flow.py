@@ -1,0 +1,196 @@
+"""The sequential task flow: tasks submitted in program order, by broadcasting over tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from taskla.flow_blas import BlasCalls
+from taskla.graph import Grid, Kind, TaskGraph
+from taskla.operations import OPERATIONS, Access
+from taskla.tiles import Tiles, flip
+
+__all__ = ["TaskFlow", "Tiles", "flip"]
+
+
+class TaskFlow(BlasCalls):
+    """A program over tiles: what it does is what its tasks do one after the other.
+
+    Matrices are declared, tasks submitted, and `graph` derives what may run at the same time. The
+    methods named after BLAS and LAPACK routines submit their operation on every tile of a selection
+    (`Tiles`); `submit` does it for any operation of `taskla.operations`.
+
+    Examples
+    --------
+    >>> flow = TaskFlow()
+    >>> A = flow.matrix(8, 8, nb=4, dtype="float64", name="A")
+    >>> flow.potrf(A[0, 0])
+    >>> flow.trsm(A[0, 0].H, A[1:, 0], side="R", uplo="U")
+    >>> flow.graph().counts()
+    {'potrf': 1, 'trsm': 1}
+    """
+
+    def __init__(self) -> None:
+        self._grids: list[Grid] = []
+        self._kinds: dict[Kind, int] = {}
+        self._tasks = 0
+        # per call: kind, (count, width) tile numbers, operand of each column, priority
+        self._calls: list[tuple[int, NDArray[np.int32], NDArray[np.uint8], float | None]] = []
+
+    def matrix(
+        self,
+        m: int,
+        n: int,
+        nb: int,
+        dtype: DTypeLike = np.float64,
+        name: str | None = None,
+        *,
+        scratch: bool = False,
+    ) -> Tiles:
+        """Declare a matrix.
+
+        Parameters
+        ----------
+        m, n : int
+            Rows and columns, at least 0.
+        nb : int
+            Tile size, at least 1.
+        dtype : data type, default float64
+        name : str, optional
+            For messages and pictures; default "A", "B", ...
+        scratch : bool, default False
+            The engine provides the tiles (zero at first) and drops them at the end.
+
+        Returns
+        -------
+        Tiles
+            All of its tiles.
+
+        Raises
+        ------
+        ValueError
+            If a size is out of range.
+        """
+        if m < 0 or n < 0:
+            raise ValueError(f"a matrix has at least 0 rows and columns, not {m} x {n}")
+        if nb < 1:
+            raise ValueError(f"nb must be at least 1, not {nb}")
+        name = name or chr(ord("A") + len(self._grids) % 26)
+        base = self._grids[-1].end if self._grids else 0
+        grid = Grid(name, m, n, nb, np.dtype(dtype), base, scratch)
+        self._grids.append(grid)
+        return Tiles(grid)
+
+    def submit(
+        self,
+        operation: str,
+        *operands: Tiles,
+        params: tuple[Any, ...] = (),
+        priority: float | None = None,
+        precision: str | None = None,
+        compression: str | None = None,
+    ) -> None:
+        """Submit an operation on every tile of the operands, broadcast against one another.
+
+        Parameters
+        ----------
+        operation : str
+            A name in `taskla.operations.OPERATIONS`.
+        *operands : Tiles
+            As many as the operation has. Their `T` and `H` are not looked at: give what they mean
+            in `params`, or use the methods named after the routines.
+        params : tuple
+            Values of the operation's parameters.
+        priority : float, optional
+            Larger first. Default: the bottom level, from the graph.
+        precision, compression : str, optional
+            Tags: the format to compute in and the compression of the result.
+
+        Raises
+        ------
+        ValueError
+            If there is no such operation, the operands or params are not as many as it has, or
+            their shapes do not broadcast.
+        """
+        definition = OPERATIONS.get(operation)
+        if definition is None:
+            raise ValueError(f"no operation {operation!r}; there are {', '.join(OPERATIONS)}")
+        if len(operands) != len(definition.modes) or len(params) != len(definition.params):
+            raise ValueError(
+                f"{operation} takes {len(definition.modes)} operands and the parameters "
+                f"({', '.join(definition.params)}), not {len(operands)} and {params}"
+            )
+        shape = np.broadcast_shapes(*(o.shape for o in operands))
+        if 0 in shape:
+            return
+        tiles, operand = _rows(operands, shape)
+        writes = [o for o, mode in zip(operands, definition.modes, strict=True) if mode != Access.R]
+        dtype = (writes or operands)[0].dtype
+        kind = Kind(operation, params, dtype, precision, compression)
+        number = self._kinds.setdefault(kind, len(self._kinds))
+        self._calls.append((number, tiles, operand, priority))
+        self._tasks += len(tiles)
+
+    def __len__(self) -> int:
+        return self._tasks
+
+    def graph(self) -> TaskGraph:
+        """The task graph of what was submitted so far."""
+        calls = self._calls
+        count = np.array([len(tiles) for _, tiles, _, _ in calls], dtype=np.int64)
+        width = np.array([tiles.shape[1] for _, tiles, _, _ in calls], dtype=np.int64)
+        number = np.array([kind for kind, _, _, _ in calls], dtype=np.int32)
+        indptr = np.zeros(self._tasks + 1, dtype=np.int64)
+        np.cumsum(np.repeat(width, count), out=indptr[1:])
+        operand = _concatenate([np.tile(op, len(tiles)) for _, tiles, op, _ in calls], np.uint8)
+        modes = np.empty_like(operand)
+        at = 0
+        kinds = list(self._kinds)
+        for kind, tiles, op, _ in calls:
+            row = np.array(kinds[kind].definition.modes, dtype=np.uint8)[op]
+            modes[at : at + tiles.size].reshape(tiles.shape)[:] = row
+            at += tiles.size
+        priority = None
+        if any(p is not None for *_, p in calls):
+            per_call = np.array([0.0 if p is None else p for *_, p in calls])
+            priority = np.repeat(per_call, count)
+        return TaskGraph(
+            grids=self._grids,
+            kinds=kinds,
+            kind=np.repeat(number, count),
+            indptr=indptr,
+            tiles=_concatenate([tiles.ravel() for _, tiles, _, _ in calls], np.int32),
+            operand=operand,
+            modes=modes,
+            calls=np.concatenate([[0], np.cumsum(count)]),
+            priority=priority,
+        )
+
+
+def _concatenate(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype=dtype)
+
+
+def _rows(
+    operands: Sequence[Tiles], shape: tuple[int, ...]
+) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """One row of tile numbers a task, column by column, and the operand of each position."""
+    masks = [np.broadcast_to(o.mask, shape) for o in operands if o.mask is not None]
+    if masks:
+        columns, rows = np.nonzero(np.logical_and.reduce(masks).T)
+    else:
+        columns, rows = (index.ravel() for index in np.indices(shape[::-1]))
+    widths = [o.mt if o.stacked else 1 for o in operands]
+    result = np.empty((rows.size, sum(widths)), dtype=np.int32)
+    at = 0
+    for o, width in zip(operands, widths, strict=True):
+        column = columns if o.shape[1] > 1 else 0
+        if o.stacked:
+            result[:, at : at + width] = o.ids.T[column]
+        else:
+            result[:, at] = o.ids[rows if o.shape[0] > 1 else 0, column]
+        at += width
+    return result, np.repeat(np.arange(len(operands), dtype=np.uint8), widths)
