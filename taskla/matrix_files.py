@@ -1,0 +1,408 @@
+"""Matrices in files: ``.npy``, Matrix Market ``.mtx``, and a folder of tiles.
+
+Reading and writing speak of a `Stored`: the layout, and a function from index ranges to blocks. So
+neither side ever holds a second copy of the matrix, and any file can be read with any tile size.
+What is read is not trusted; what is written appears whole or not at all.
+
+A folder of tiles, version 1, holds ``header.json`` and one ``tile_<i>_<j>.npy`` per tile of the
+layout, indices counted from 0 and padded to four digits. The header is a JSON object:
+
+    format "taskla-tiles", version 1, shape [m, n], nb, dtype ("float64", ...),
+    uplo (null, "lower", "upper": the tiles present), order ("F" or "C")
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from taskla.formats import format_of, working_dtype
+from taskla.matrix_layout import Layout
+from taskla.tile import Order
+
+__all__ = ["MmapMode", "Stored", "read", "write"]
+
+MmapMode: TypeAlias = Literal["r", "c", "r+"]
+
+_FORMAT = "taskla-tiles"
+_VERSION = 1
+_HEADER = "header.json"
+_LONGEST_HEADER = 4096
+_TILE_NAME = re.compile(r"tile_\d{4,}_\d{4,}\.npy")
+_ALLOWED = "allowed: a .npy file, a .mtx file, or a folder of tiles written by save"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix that can be read block by block.
+
+    Attributes
+    ----------
+    layout : Layout
+        The tiles; for files that have none, one tile.
+    dtype : numpy.dtype
+        One of the four working types.
+    order : {"F", "C"}
+    block : callable
+        ``block(rows, cols)``, two slices with given ends, returns that part of the matrix; zeros
+        where the layout stores nothing.
+    array : ndarray, optional
+        The whole matrix, when it can be used where it lies: a memory map, or text just read.
+        Its dtype may be another, which working_dtype promotes to `dtype`.
+    tiled : bool
+        Whether the tile size and the triangle of `layout` are those of the file.
+    """
+
+    layout: Layout
+    dtype: np.dtype[Any]
+    order: Order
+    block: Callable[[slice, slice], NDArray[Any]]
+    array: NDArray[Any] | None = None
+    tiled: bool = False
+
+
+def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
+    """Open a matrix in a file or folder.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.npy`` file (1-D arrays are one column), a ``.mtx`` file (sparse ones become dense), or
+        a folder of tiles.
+    mmap : bool or {"r", "c", "r+"}, default True
+        Whether and how a ``.npy`` file is mapped: read-only, copy on write (what True means), or
+        writing to the file. The other kinds are never mapped, and naming a mode for them is an
+        error.
+
+    Raises
+    ------
+    FileNotFoundError
+        When nothing is there.
+    ValueError
+        When it is none of these kinds, or damaged: the message begins with the path.
+    """
+    path = Path(path)
+    if mmap not in (True, False, "r", "c", "r+"):
+        raise ValueError(f"mmap is {mmap!r}; allowed: True, False, 'r', 'c', 'r+'")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    kind = path.suffix.lower()
+    if not path.is_dir() and not (path.is_file() and kind in (".npy", ".mtx")):
+        raise ValueError(f"{path}: not a kind of matrix file known here; {_ALLOWED}")
+    if isinstance(mmap, str) and (path.is_dir() or kind != ".npy"):
+        raise ValueError(f"{path}: mmap is {mmap!r}; only .npy files can be mapped")
+    if path.is_dir():
+        return _read_folder(path)
+    with _unreadable(path):
+        return _read_npy(path, mmap) if kind == ".npy" else _read_mtx(path)
+
+
+def write(path: str | os.PathLike[str], stored: Stored) -> None:
+    """Write a matrix: ``.npy`` or ``.mtx`` by the path's extension, otherwise a folder of tiles.
+
+    A ``.npy`` or ``.mtx`` file holds the whole matrix, with zeros for the triangle that is not
+    stored, and text knows no precision: ``.mtx`` gives single precision back as double. Everything
+    is written under another name beside `path`, then renamed; an existing file or folder of tiles
+    is replaced.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the parent folder does not exist.
+    FileExistsError
+        When a file would replace a folder, or a folder of tiles anything but another one.
+    """
+    writer = {".npy": _write_npy, ".mtx": _write_mtx}.get(Path(path).suffix.lower())
+    # A link stays, what it points to is replaced.
+    path = Path(path).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder")
+    if writer is None:
+        _write_folder(path, stored)
+        return
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path}: exists and is not a file; it is not replaced")
+    with _temporary(path) as temporary:
+        writer(temporary, stored)
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+
+
+@contextmanager
+def _unreadable(path: Path) -> Iterator[None]:
+    """Turn what the parsers of NumPy and SciPy raise into a ValueError that names the file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        # NumPy reads headers with Python's own tokenizer and parser: a broken one raises anything.
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path}: not a readable {path.suffix} file: {reason}") from error
+
+
+# One file --------------------------------------------------------------------------------------
+
+
+def _read_npy(path: Path, mmap: bool | MmapMode) -> Stored:
+    mode = mmap if isinstance(mmap, str) else "c" if mmap else "r"
+    array: NDArray[Any] = np.asarray(open_memmap(path, mode=mode))
+    if array.ndim == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2:
+        raise ValueError(f"the array has {array.ndim} dimensions; a matrix has 2")
+    layout = _one_tile(array.shape)
+    order: Order = "F" if array.flags.f_contiguous else "C"
+    dtype = working_dtype(array.dtype)
+    whole = array if mmap else None
+    return Stored(layout, dtype, order, lambda rows, cols: array[rows, cols], whole)
+
+
+def _write_npy(path: Path, stored: Stored) -> None:
+    layout = stored.layout
+    array = open_memmap(
+        path,
+        mode="w+",
+        dtype=stored.dtype,
+        shape=(layout.m, layout.n),
+        fortran_order=stored.order == "F",
+    )
+    # The new file reads as zeros where no tile is written.
+    for rows, cols in _ranges(layout):
+        array[rows, cols] = stored.block(rows, cols)
+    array.flush()
+
+
+def _read_mtx(path: Path) -> Stored:
+    from scipy import io, sparse
+
+    m, n, entries, form, field, _ = io.mminfo(path)
+    dtype = np.dtype(np.complex128 if field == "complex" else np.float64)
+    # An entry takes a digit and a line end at least, and a symmetric file holds half of those that
+    # mminfo counts: what promises far more must not make us allocate it.
+    if entries > 4 * path.stat().st_size:
+        raise ValueError(f"{entries} entries announced, more than the file can hold")
+    layout = _one_tile((m, n))
+    if m == 0 or n == 0:
+        # SciPy 1.17 dies of a division by zero on empty arrays.
+        empty = np.zeros((m, n), dtype, order="F")
+        return Stored(layout, dtype, "F", lambda rows, cols: empty[rows, cols], empty)
+    if form == "array":
+        array: NDArray[Any] = io.mmread(path)
+        return Stored(layout, dtype, "F", lambda rows, cols: array[rows, cols], array)
+    by_row = sparse.csr_array(io.mmread(path))
+    return Stored(layout, dtype, "F", lambda rows, cols: by_row[rows, cols].toarray())
+
+
+def _write_mtx(path: Path, stored: Stored) -> None:
+    from scipy import io
+
+    layout = stored.layout
+    if layout.entries == 0:
+        field = "complex" if stored.dtype.kind == "c" else "real"
+        path.write_text(f"%%MatrixMarket matrix array {field} general\n{layout.m} {layout.n}\n")
+        return
+    array = stored.array
+    if array is None:
+        array = np.zeros((layout.m, layout.n), stored.dtype, order=stored.order)
+        for rows, cols in _ranges(layout):
+            array[rows, cols] = stored.block(rows, cols)
+    io.mmwrite(path, array, symmetry="general")
+
+
+def _one_tile(shape: tuple[int, ...]) -> Layout:
+    m, n = shape
+    return Layout(m, n, max(1, m, n))
+
+
+def _ranges(layout: Layout) -> Iterator[tuple[slice, slice]]:
+    return ((layout.rows(i), layout.cols(j)) for i, j in layout.tiles())
+
+
+# A folder of tiles -----------------------------------------------------------------------------
+
+
+def _tile_path(folder: Path, i: int, j: int) -> Path:
+    return folder / f"tile_{i:04d}_{j:04d}.npy"
+
+
+def _write_folder(path: Path, stored: Stored) -> None:
+    _check_replaceable(path)
+    layout = stored.layout
+    header = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "shape": [layout.m, layout.n],
+        "nb": layout.nb,
+        "dtype": stored.dtype.name,
+        "uplo": layout.uplo,
+        "order": stored.order,
+    }
+    with _temporary(path) as temporary:
+        temporary.mkdir()
+        for i, j in layout.tiles():
+            block = stored.block(layout.rows(i), layout.cols(j))
+            file = _tile_path(temporary, i, j)
+            np.save(file, np.asarray(block, order=stored.order), allow_pickle=False)
+            _flush(file)
+        (temporary / _HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+        _flush(temporary / _HEADER)
+        _flush(temporary)
+        _swap(temporary, path)
+        _flush(path.parent)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise FileExistsError unless nothing is lost by replacing `path` but a folder of tiles."""
+    if not path.exists():
+        return
+    if path.is_dir():
+        try:
+            _read_header(path)
+        except ValueError as error:
+            raise FileExistsError(f"{error}; the folder is not replaced") from None
+        for entry in path.iterdir():
+            if entry.name != _HEADER and not _TILE_NAME.fullmatch(entry.name):
+                raise FileExistsError(
+                    f"{path}: holds {entry.name!r} beside its tiles; the folder is not replaced"
+                )
+        return
+    raise FileExistsError(f"{path}: exists and is not a folder of tiles; it is not replaced")
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; what was there is put aside, then removed, or put back on failure."""
+    if not path.exists():
+        new.rename(path)
+        return
+    with _temporary(path) as old:
+        try:
+            path.rename(old)
+            new.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+
+
+def _read_header(folder: Path) -> tuple[Layout, np.dtype[Any], Order]:
+    """Return what the header of a folder of tiles says; ValueError for the first field at fault."""
+    file = folder / _HEADER
+    if not file.is_file():
+        raise ValueError(f"{folder}: not a folder of tiles, it has no {_HEADER}")
+
+    def fault(what: str) -> ValueError:
+        return ValueError(f"{file}: {what}")
+
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(_LONGEST_HEADER + 1)
+        if len(text) > _LONGEST_HEADER:
+            raise fault(f"longer than {_LONGEST_HEADER} bytes")
+        header = json.loads(text)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise fault(f"not JSON: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise fault(f"not the header of a folder of tiles (format {_FORMAT!r})")
+    if header.get("version") != _VERSION:
+        raise fault(f"version is {header.get('version')!r}; this program reads {_VERSION}")
+    shape, nb, uplo, order = (header.get(name) for name in ("shape", "nb", "uplo", "order"))
+    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_size, shape)):
+        raise fault(f"shape is {shape!r}; allowed: two integers from 0 to 2**63 - 1")
+    if not isinstance(nb, int) or not _is_size(nb):
+        raise fault(f"nb is {nb!r}; allowed: an integer from 1 to 2**63 - 1")
+    if order not in ("F", "C"):
+        raise fault(f"order is {order!r}; allowed: 'F', 'C'")
+    try:
+        if not isinstance(header.get("dtype"), str):
+            raise ValueError(f"dtype is {header.get('dtype')!r}; it must be a string")
+        format_of(header["dtype"])
+        return Layout(shape[0], shape[1], nb, uplo), np.dtype(header["dtype"]), order
+    except ValueError as error:
+        raise fault(str(error)) from None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _read_folder(folder: Path) -> Stored:
+    layout, dtype, order = _read_header(folder)
+
+    def tile(i: int, j: int) -> NDArray[Any]:
+        file = _tile_path(folder, i, j)
+        if not file.is_file():
+            raise ValueError(f"{folder}: {file.name} is missing")
+        with _unreadable(file):
+            array: NDArray[Any] = np.asarray(open_memmap(file, mode="r"))
+        rows, cols = layout.rows(i), layout.cols(j)
+        shape = (rows.stop - rows.start, cols.stop - cols.start)
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"{file}: holds {array.dtype} of shape {array.shape}; "
+                f"the header asks for {dtype} of shape {shape}"
+            )
+        return array
+
+    # Before anyone allocates what the header promises, the files show that they hold it.
+    for i, j in layout.tiles():
+        tile(i, j)
+
+    def block(rows: slice, cols: slice) -> NDArray[Any]:
+        """Assemble a block from the tiles that it meets."""
+        result = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype, order=order)
+        for i in range(rows.start // layout.nb, -(-rows.stop // layout.nb)):
+            for j in range(cols.start // layout.nb, -(-cols.stop // layout.nb)):
+                if layout.stores(i, j):
+                    to_rows, from_rows = _overlap(rows, layout.rows(i))
+                    to_cols, from_cols = _overlap(cols, layout.cols(j))
+                    result[to_rows, to_cols] = tile(i, j)[from_rows, from_cols]
+        return result
+
+    return Stored(layout, dtype, order, block, tiled=True)
+
+
+def _overlap(a: slice, b: slice) -> tuple[slice, slice]:
+    """Return where two index ranges meet, counted from the start of each."""
+    start, stop = max(a.start, b.start), min(a.stop, b.stop)
+    return slice(start - a.start, stop - a.start), slice(start - b.start, stop - b.start)
+
+
+# The file system -------------------------------------------------------------------------------
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Give an unused name beside `path`, and remove what is left there at the end."""
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or folder to the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

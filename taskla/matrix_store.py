@@ -1,0 +1,124 @@
+"""The memory of a tiled matrix: one array, or one strip per tile column or row of a triangle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.matrix_layout import Layout, Uplo
+from taskla.tile import Order, Tile
+
+__all__ = ["Store", "allocate", "merge_triangles", "obstacle", "triangle"]
+
+
+class Store:
+    """Arrays that hold a matrix, and the cutting of tiles from them.
+
+    Parameters
+    ----------
+    layout : Layout
+    arrays : sequence of ndarray
+        Either one array of the matrix's shape; or, for a triangle, one array per strip: tile column
+        j of a lower triangle from the diagonal tile down, tile row i of an upper one from the
+        diagonal tile to the right. Neighbours in a strip merge into one tile, and these are the
+        directions in which a Cholesky factorisation fuses its updates.
+
+    Attributes
+    ----------
+    arrays : tuple of ndarray
+    order : {"F", "C"}
+    writeable : bool
+    """
+
+    __slots__ = ("_is_whole", "_itemsize", "_layout", "_parts", "arrays", "order", "writeable")
+
+    def __init__(self, layout: Layout, arrays: Sequence[NDArray[Any]]) -> None:
+        self.arrays = tuple(arrays)
+        self._layout = layout
+        # An empty matrix has no tiles, and its array may have any strides.
+        self._parts = tuple(Tile(array) for array in arrays if array.size)
+        # A triangle of one tile is whole and a strip at once.
+        self._is_whole = [array.shape for array in arrays] == [(layout.m, layout.n)]
+        self._itemsize = arrays[0].itemsize if arrays else 0
+        self.order: Order = self._parts[0].order if self._parts else "F"
+        self.writeable = all(array.flags.writeable for array in arrays)
+
+    def cut(self, i: int, j: int) -> Tile:
+        """Return tile (i, j), which must exist, as a view."""
+        rows, cols = self._layout.rows(i), self._layout.cols(j)
+        if self._is_whole:
+            part, top, left = self._parts[0], rows.start, cols.start
+        elif self._layout.uplo == "lower":
+            part, top, left = self._parts[j], rows.start - cols.start, 0
+        else:
+            part, top, left = self._parts[i], 0, cols.start - rows.start
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        distance = top + left * part.ld if part.order == "F" else top * part.ld + left
+        return Tile.from_parts(
+            part.array[top : top + height, left : left + width],
+            part.pointer + distance * self._itemsize,
+            part.ld,
+            height,
+            width,
+            part.order,
+        )
+
+
+def allocate(
+    layout: Layout, dtype: np.dtype[Any], how: Callable[..., NDArray[Any]], order: Order = "F"
+) -> list[NDArray[Any]]:
+    """Return new memory for a matrix, as `Store` takes it.
+
+    Parameters
+    ----------
+    layout : Layout
+    dtype : numpy.dtype
+    how : callable
+        ``np.empty`` or ``np.zeros``. The diagonal tiles of a triangle are zero either way, so that
+        their unused halves hold nothing that could trap.
+    order : {"F", "C"}
+        Of a full matrix; the strips of a triangle are "F".
+    """
+    if layout.uplo is None:
+        return [how((layout.m, layout.n), dtype, order=order)]
+    strips = []
+    for k in range(layout.nt):
+        start, stop = layout.rows(k).start, layout.rows(k).stop
+        shape = layout.n - start, stop - start
+        strip = how(shape if layout.uplo == "lower" else shape[::-1], dtype, order="F")
+        diagonal = strip[: stop - start, : stop - start]
+        if how is not np.zeros:
+            diagonal[...] = 0
+        strips.append(strip)
+    return strips
+
+
+def obstacle(array: NDArray[Any], dtype: np.dtype[Any]) -> str:
+    """Return why no tile of a dtype can be a view of a 2-D array; "" if one can."""
+    if array.dtype != dtype:
+        return f"its dtype is {array.dtype.str}, not {dtype.str}"
+    if not array.flags.aligned:
+        return "its elements are not aligned"
+    if array.size == 0:
+        return ""
+    try:
+        Tile(array)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def triangle(tile: NDArray[Any], uplo: Uplo | None) -> NDArray[Any]:
+    """Return a diagonal tile with zeros where `uplo` has no entries."""
+    if uplo is None:
+        return tile
+    return np.tril(tile) if uplo == "lower" else np.triu(tile)
+
+
+def merge_triangles(a: NDArray[Any], b: NDArray[Any], uplo: Uplo) -> NDArray[Any]:
+    """Return a diagonal tile: triangle `uplo` of a with the diagonal, the rest of b."""
+    k = np.arange(len(a))
+    return np.where(k[:, None] >= k if uplo == "lower" else k[:, None] <= k, a, b)
