@@ -1,0 +1,85 @@
+"""Engines: what runs a task graph.
+
+`engine` makes one by name, `current` tells which one is in force, `available` lists them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from taskla.engines import base
+from taskla.engines.base import Engine
+
+__all__ = ["Engine", "available", "current", "engine"]
+
+# Imported on first use: an engine may need packages that are not installed.
+_ENGINES = {"threads": "ThreadsEngine"}
+
+
+def engine(name: str = "threads", **options: Any) -> Engine:
+    """Return an engine, to be entered by ``with`` or made the default.
+
+    Parameters
+    ----------
+    name : str, default "threads"
+        A name that `taskla.engines.available` lists.
+    **options
+        Those of the engine. "threads" has ``workers``, ``policy``, ``fuse`` and ``progress``: see
+        `taskla.engines.threads.ThreadsEngine`.
+
+    Returns
+    -------
+    Engine
+        In force inside ``with``, or after ``.set_default()`` wherever no ``with`` names another.
+
+    Raises
+    ------
+    ValueError
+        When there is no engine of that name, or an option has a value that is not allowed.
+    TypeError
+        When the engine has no such option.
+
+    Examples
+    --------
+    >>> with engine("threads", workers=2, policy="prio") as e:
+    ...     current() is e
+    True
+    >>> engine("threads", workers=1).set_default()
+    >>> current().workers
+    1
+    """
+    if name not in _ENGINES:
+        raise ValueError(f"engine {name!r} does not exist; there are {', '.join(_ENGINES)}")
+    make = _load(name)
+    allowed = inspect.signature(make).parameters
+    for option in options:
+        if option not in allowed:
+            raise TypeError(
+                f"engine {name!r} has no option {option!r}; it has {', '.join(allowed)}"
+            )
+    return make(**options)
+
+
+def current() -> Engine:
+    """Return the engine in force: of the innermost ``with``, else the process's default.
+
+    Where none was chosen it is "threads" with default options.
+    """
+    found = base.entered() or base.process_default()
+    if found is None:
+        engine().set_default()
+        return current()
+    return found
+
+
+def available() -> dict[str, str]:
+    """Return the names of the engines that exist, each with one line on what it does."""
+    return {name: (_load(name).__doc__ or "").partition("\n")[0] for name in _ENGINES}
+
+
+def _load(name: str) -> type[Engine]:
+    """Import the class of a name in the table."""
+    loaded: type[Engine] = getattr(import_module(f"taskla.engines.{name}"), _ENGINES[name])
+    return loaded

@@ -1,0 +1,111 @@
+"""What an engine is, and which one is in force."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    from taskla.graph import TaskGraph
+    from taskla.tile import Tile
+
+__all__ = ["Engine", "TileSource", "entered", "process_default"]
+
+Result = TypeVar("Result")
+
+# The engines of the `with` statements around the running code, the innermost last. A tuple, so that
+# one engine may be entered again, and from several threads at once.
+_entered: ContextVar[tuple[Engine, ...]] = ContextVar("taskla engines", default=())
+_process_default: Engine | None = None
+
+
+class TileSource(Protocol):
+    """What an engine asks of a matrix."""
+
+    def tile(self, i: int, j: int, /) -> Tile:
+        """Return tile (i, j)."""
+
+
+class Engine(ABC):
+    """Runs task graphs, and functions, on what it has: threads, processes, devices.
+
+    An engine is in force for the code inside its ``with`` statement, in this thread or asynchronous
+    task and in the workers that this code employs::
+
+        with tla.engine("threads", workers=2, policy="prio"):
+            tla.potrf(A)
+
+    or, by `set_default`, for all code of the process that is inside no such statement.
+    """
+
+    name: ClassVar[str]
+    """The name that `taskla.engine` knows it by."""
+
+    @abstractmethod
+    def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        """Run all tasks of a graph; the result is that of submission order.
+
+        Parameters
+        ----------
+        graph : TaskGraph
+            The tasks.
+        matrices : sequence of TiledMatrix
+            One for each grid of the graph that is not scratch, in the order of the grids; changed
+            in place.
+
+        Raises
+        ------
+        ValueError
+            When the number of matrices is not that of the grids, or no kernel serves a task.
+        Exception
+            What a task raised; when several failed, the error of the one submitted first. No task
+            starts after a failure. A note names the tile, and the index in a `LinAlgError` counts
+            from the matrix's first row.
+        KeyboardInterrupt
+            After Ctrl-C, when the kernels in flight have ended.
+        """
+
+    @abstractmethod
+    def map(
+        self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Return ``[function(*a) for a in arguments]``, computed on the workers.
+
+        Parameters
+        ----------
+        function : callable
+            It runs with one BLAS thread, as kernels do, and in the caller's context variables
+            (NumPy's error state is one).
+        arguments : iterable of tuple
+            The arguments of each call.
+
+        Raises
+        ------
+        Exception
+            What a call raised, by the rules of `run`. A note tells which call it was.
+        """
+
+    def set_default(self) -> None:
+        """Put this engine in force wherever no ``with`` statement names another."""
+        global _process_default
+        _process_default = self
+
+    def __enter__(self) -> Self:
+        _entered.set((*_entered.get(), self))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _entered.set(_entered.get()[:-1])
+
+
+def entered() -> Engine | None:
+    """Return the engine of the innermost ``with`` statement around the running code."""
+    stack = _entered.get()
+    return stack[-1] if stack else None
+
+
+def process_default() -> Engine | None:
+    """Return the engine that `Engine.set_default` was last called on."""
+    return _process_default

@@ -1,0 +1,176 @@
+"""The workers of one run: threads that live as long as it does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextvars import copy_context
+
+from taskla import kernels
+from taskla.engines.interrupts import DeferredInterrupt
+from taskla.engines.progress import Bar
+
+__all__ = ["Each", "Job", "conduct", "is_worker"]
+
+_thread = threading.local()
+
+
+def _forget_workers() -> None:
+    """Begin anew in a forked child: its only thread is no worker, whatever forked it."""
+    global _thread
+    _thread = threading.local()
+
+
+os.register_at_fork(after_in_child=_forget_workers)
+
+
+class Job(ABC):
+    """Work that a crew shares. It is for one run.
+
+    Parameters
+    ----------
+    count : int
+        The number of its parts: tasks or calls.
+
+    Attributes
+    ----------
+    lock : threading.Lock
+        Held for every change of what workers share.
+    stopped : bool
+        Whether workers are to start nothing more.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.lock = threading.Lock()
+        self.stopped = False
+        self._failure: tuple[int, BaseException] | None = None
+
+    @abstractmethod
+    def work(self, worker: int) -> None:
+        """Do parts of the work until none is left or the job stopped. Raises nothing."""
+
+    @abstractmethod
+    def done(self) -> tuple[int, float, float]:
+        """Return the number of parts done, their flops, and the flops of all."""
+
+    def stop(self) -> None:
+        """Let workers start nothing more. Takes no lock: a signal handler calls it."""
+        self.stopped = True
+
+    def fail(self, part: int, error: BaseException) -> None:
+        """Stop because of an error in a part; that of the first part is kept. Needs the lock."""
+        self.stopped = True
+        if self._failure is None or part < self._failure[0]:
+            self._failure = part, error
+
+    def raise_failure(self) -> None:
+        """Raise the error that was kept, if any."""
+        if self._failure is not None:
+            # The traceback refers to this frame and to the workers'; without these deletions the
+            # cycle would keep the matrices in memory until the next collection.
+            error, self._failure = self._failure[1], None
+            try:
+                raise error
+            finally:
+                del error
+
+
+class Each(Job):
+    """The calls ``function(0)``, ..., ``function(count - 1)``, started in this order."""
+
+    def __init__(self, count: int, function: Callable[[int], None]) -> None:
+        super().__init__(count)
+        self._function = function
+        self._started = 0
+
+    def work(self, worker: int) -> None:
+        """Call until none is left."""
+        index = -1
+        try:
+            while True:
+                with self.lock:
+                    if self.stopped or self._started == self.count:
+                        return
+                    index = self._started
+                    self._started = index + 1
+                self._function(index)
+        except BaseException as error:
+            with self.lock:
+                self.fail(index, error)
+
+    def done(self) -> tuple[int, float, float]:
+        """Return the number of calls that have started; they have no flops."""
+        return self._started, 0.0, 0.0
+
+
+def is_worker() -> bool:
+    """Whether the calling thread is at work for a crew."""
+    return getattr(_thread, "at_work", False)
+
+
+def conduct(job: Job, workers: int, progress: bool | None = False) -> None:
+    """Have a crew do a job, with one BLAS thread a worker.
+
+    One worker needs no thread of its own: it is the calling thread, unless that has a progress bar
+    to keep. In a thread that is a worker already the job is done there, by that worker alone: its
+    crew holds the cores, and waiting for others could go on for ever.
+
+    Parameters
+    ----------
+    job : Job
+    workers : int
+        Employed at most; no more than the job has parts.
+    progress : bool or None, default False
+        See `taskla.engines.progress.Bar`.
+
+    Raises
+    ------
+    BaseException
+        What the job failed with, or what the handler of SIGINT raised meanwhile.
+    """
+    if is_worker():
+        job.work(0)
+    else:
+        workers = min(workers, job.count)
+        bar = Bar.wanted(progress) if job.count > 1 else None
+        with DeferredInterrupt(job.stop), kernels.blas_threads(1):
+            if workers > 1 or bar is not None:
+                _employ(job, workers, bar)
+            else:
+                _labour(job, 0)
+    job.raise_failure()
+
+
+def _labour(job: Job, worker: int) -> None:
+    """Be a worker, in this thread."""
+    _thread.at_work = True
+    try:
+        job.work(worker)
+    finally:
+        _thread.at_work = False
+
+
+def _employ(job: Job, workers: int, bar: Bar | None) -> None:
+    """Start worker threads and wait until they have ended."""
+    threads = [
+        threading.Thread(
+            target=copy_context().run, args=(_labour, job, worker), name=f"taskla-worker-{worker}"
+        )
+        for worker in range(workers)
+    ]
+    started = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        if bar is not None:
+            bar.watch(job, threads)
+    except BaseException:
+        job.stop()
+        raise
+    finally:
+        for thread in started:
+            thread.join()

@@ -1,0 +1,235 @@
+"""From a task of a graph to calls of a kernel on tiles."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla import kernels
+from taskla.engines.base import TileSource
+from taskla.engines.merging import acts_as_one, merged
+from taskla.errors import NotPositiveDefiniteError, SingularMatrixError
+from taskla.formats import format_of
+from taskla.graph import Kind, TaskGraph
+from taskla.operations import Access
+from taskla.tile import Tile
+
+__all__ = ["Execution"]
+
+Kernel: TypeAlias = Callable[..., None]
+# The numbers of the tiles that a call is on, one an operand, and what it is given.
+Call: TypeAlias = tuple[Sequence[int], Sequence[Tile]]
+
+
+class Execution:
+    """Runs single tasks: ``execution(task)``, in any thread, in any order that the graph allows.
+
+    A kernel is bound once a kind and a tile is asked for once, both kept for the run. Scratch tiles
+    are made, filled with zeros, when a task first touches them, and dropped after the last one.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+    matrices : sequence of TileSource
+        One for each grid that is not scratch.
+
+    Raises
+    ------
+    ValueError
+        When the number of matrices is another, or no kernel serves a kind of tasks.
+    """
+
+    def __init__(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        self._graph = graph
+        self._kernels = [_bind(kind) for kind in graph.kinds]
+        self._arity = [len(kind.definition.modes) for kind in graph.kinds]
+        self._kind = graph.kind.data
+        self._begin = graph.indptr.data
+        self._numbers = graph.tiles.data
+        self._tiles = _Tiles(graph, matrices)
+        self._tile = self._tiles.__getitem__
+        self._uses = _scratch_uses(graph)
+        self._uses_lock = threading.Lock()
+        self._workspaces: list[NDArray[np.uint8]] = []
+
+    def __call__(self, task: int) -> None:
+        """Run a task; an error gets a note that names the tile."""
+        begin, end = self._begin[task], self._begin[task + 1]
+        kind = self._kind[task]
+        kernel = self._kernels[kind]
+        numbers: Sequence[int] = self._numbers[begin:end]
+        try:
+            if end - begin == self._arity[kind]:
+                kernel(*map(self._tile, numbers))
+            else:
+                for numbers, tiles in self._calls(task):  # noqa: B007 (the handlers name them)
+                    kernel(*tiles)
+        except (NotPositiveDefiniteError, SingularMatrixError) as error:
+            raise self._from_top(error, kind, numbers) from None
+        except BaseException as error:
+            error.add_note(self._note(kind, numbers))
+            raise
+        if self._uses:
+            self._release(self._numbers[begin:end])
+
+    # -- tasks with several tiles in an operand ----------------------------------------------------
+
+    def _calls(self, task: int) -> Iterator[Call]:
+        """Iterate over the calls that a task consists of; each is to be made before the next."""
+        begin, end = self._begin[task], self._begin[task + 1]
+        definition = self._graph.kinds[self._kind[task]].definition
+        operands: list[list[int]] = [[] for _ in definition.modes]
+        for number, operand in zip(
+            self._numbers[begin:end], self._graph.operand[begin:end].tolist(), strict=True
+        ):
+            operands[operand].append(number)
+        return self._panel(task, operands) if definition.panel else self._batch(task, operands)
+
+    def _batch(self, task: int, operands: list[list[int]]) -> Iterator[Call]:
+        """Yield the tile tasks that a fused task stands for, as one call where that is the same."""
+        kind = self._graph.kinds[self._kind[task]]
+        wholes = [merged([self._tile(number) for number in numbers]) for numbers in operands]
+        found = [whole for whole in wholes if whole is not None]
+        shared = [len(numbers) == 1 for numbers in operands]
+        if len(found) == len(wholes) and acts_as_one(kind.definition, kind.params, found, shared):
+            yield [numbers[0] for numbers in operands], found
+            return
+        columns = [
+            repeat(*numbers) if alone else numbers
+            for numbers, alone in zip(operands, shared, strict=True)
+        ]
+        for at in zip(*columns, strict=False):
+            yield at, [self._tile(number) for number in at]
+
+    def _panel(self, task: int, operands: list[list[int]]) -> Iterator[Call]:
+        """Yield the one call of a task whose operands are matrices of one or several tiles."""
+        modes = self._graph.kinds[self._kind[task]].definition.modes
+        arguments, copies = [], []
+        for numbers, mode in zip(operands, modes, strict=True):
+            tiles = [self._tile(number) for number in numbers]
+            whole = Tile.merge(tiles, (len(tiles), 1))
+            if whole is None:
+                whole, workspace = self._gather(tiles)
+                copies.append((whole, workspace, tiles, mode))
+            arguments.append(whole)
+        yield [numbers[0] for numbers in operands], arguments
+        for whole, workspace, tiles, mode in copies:
+            if mode != Access.R:
+                for tile, part in zip(tiles, _parts(whole, tiles), strict=True):
+                    tile.array[...] = part
+            self._workspaces.append(workspace)
+
+    def _gather(self, tiles: Sequence[Tile]) -> tuple[Tile, NDArray[np.uint8]]:
+        """Copy tiles that lie apart in memory into one column, in a workspace for many uses."""
+        rows, cols = sum(tile.rows for tile in tiles), tiles[0].cols
+        dtype = tiles[0].array.dtype
+        size = rows * cols * dtype.itemsize
+        try:
+            workspace = self._workspaces.pop()
+        except IndexError:
+            workspace = np.empty(0, np.uint8)
+        if workspace.size < size:
+            workspace = np.empty(size, np.uint8)
+        whole = Tile(workspace[:size].view(dtype).reshape((rows, cols), order="F"))
+        for tile, part in zip(tiles, _parts(whole, tiles), strict=True):
+            part[...] = tile.array
+        return whole, workspace
+
+    # -- errors, scratch ---------------------------------------------------------------------------
+
+    def _from_top(
+        self,
+        error: NotPositiveDefiniteError | SingularMatrixError,
+        kind: int,
+        numbers: Sequence[int],
+    ) -> NotPositiveDefiniteError | SingularMatrixError:
+        """Return an error of a kernel with its index counted from the top of the matrix."""
+        number = self._written(kind, numbers)
+        grid = self._graph.grid_of(number)
+        shifted = error.shifted(int(grid.coordinates(number)[0]) * grid.nb)
+        shifted.add_note(self._note(kind, numbers))
+        return shifted
+
+    def _note(self, kind: int, numbers: Sequence[int]) -> str:
+        number = self._written(kind, numbers)
+        grid = self._graph.grid_of(number)
+        i, j = grid.coordinates(number)
+        return f"in task {self._graph.kinds[kind].operation} on tile {grid.name}({i}, {j})"
+
+    def _written(self, kind: int, numbers: Sequence[int]) -> int:
+        """Return the number of the tile that a call writes first."""
+        modes = self._graph.kinds[kind].definition.modes
+        return next(
+            (n for n, mode in zip(numbers, modes, strict=False) if mode != Access.R), numbers[0]
+        )
+
+    def _release(self, numbers: Sequence[int]) -> None:
+        """Count the uses of scratch tiles down, and drop tiles that have none left."""
+        for number in numbers:
+            if number in self._uses:
+                with self._uses_lock:
+                    self._uses[number] -= 1
+                    if not self._uses[number]:
+                        del self._tiles[number]
+
+
+class _Tiles(dict[int, Tile]):
+    """Tiles by number, each made or asked for when it is first looked up."""
+
+    def __init__(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        grids = [grid for grid in graph.grids if not grid.scratch]
+        if len(matrices) != len(grids):
+            raise ValueError(
+                f"matrices has length {len(matrices)}; the graph has {len(grids)} "
+                f"({', '.join(grid.name for grid in grids)})"
+            )
+        self._graph = graph
+        self._matrix_at = {grid.base: m for grid, m in zip(grids, matrices, strict=True)}
+
+    def __missing__(self, number: int) -> Tile:
+        grid = self._graph.grid_of(number)
+        if grid.scratch:
+            rows, cols = grid.shapes(number)
+            tile = Tile(np.zeros((int(rows), int(cols)), grid.dtype, order="F"))
+        else:
+            # Grid.coordinates is for arrays: on one number it would take as long as all the rest.
+            j, i = divmod(number - grid.base, grid.mt)
+            tile = self._matrix_at[grid.base].tile(i, j)
+        # Of two workers that come at once, both get the tile of the one that is here first.
+        return self.setdefault(number, tile)
+
+
+def _bind(kind: Kind) -> Kernel:
+    """Return the kernel of a kind of tasks."""
+    precision, compression = kind.precision, kind.compression
+    if compression or (precision and precision != format_of(kind.dtype).name):
+        raise ValueError(
+            f"engine 'threads' has no {kind.operation} on {kind.dtype} tiles with precision "
+            f"{precision!r} and compression {compression!r}; it computes in the tiles' own format, "
+            "without compression"
+        )
+    return kernels.bind(kind.operation, kind.dtype, kind.params)
+
+
+def _scratch_uses(graph: TaskGraph) -> dict[int, int]:
+    """Return how many accesses there are to each scratch tile."""
+    uses: dict[int, int] = {}
+    for grid in graph.grids:
+        if grid.scratch:
+            mine = (graph.tiles >= grid.base) & (graph.tiles < grid.end)
+            numbers, counts = np.unique(graph.tiles[mine], return_counts=True)
+            uses.update(zip(numbers.tolist(), counts.tolist(), strict=True))
+    return uses
+
+
+def _parts(whole: Tile, tiles: Sequence[Tile]) -> Iterator[NDArray[Any]]:
+    """Iterate over the parts of a column that belong to the tiles it is made of."""
+    top = 0
+    for tile in tiles:
+        yield whole.array[top : top + tile.rows]
+        top += tile.rows

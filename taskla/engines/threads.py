@@ -1,0 +1,140 @@
+"""The engine on the threads of this process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from taskla import schedulers
+from taskla.engines.base import Engine, TileSource
+from taskla.engines.cores import cores
+from taskla.engines.crew import Each, Job, conduct, is_worker
+from taskla.engines.execution import Execution
+from taskla.engines.graph_run import GraphRun
+from taskla.fusion import fuse as fuse_tasks
+from taskla.graph import TaskGraph
+from taskla.reductions import ordered_reductions
+from taskla.schedulers import Policy
+
+__all__ = ["ThreadsEngine"]
+
+Result = TypeVar("Result")
+
+# Tile tasks of one call that are joined into one. It must not depend on the number of workers: a
+# joined product sums in another order, and results have the same bits on any number of them.
+FUSE = 4
+
+# Graph -> width of fusion -> what runs in its place, None for the graph itself. Programs are kept
+# and run many times; preparing a small one takes as long as running it.
+_known: WeakKeyDictionary[TaskGraph, dict[int, TaskGraph | None]] = WeakKeyDictionary()
+
+
+class ThreadsEngine(Engine):
+    """Worker threads of this process, one BLAS thread each.
+
+    The threads live as long as a run. One worker is the calling thread itself; so is the worker
+    that does what a running task or mapped function asks of taskla, in submission order. The
+    result has the same bits on every run, whatever `workers` and `policy` are.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Number of threads. Default: the cores that this process may use (affinity mask and cgroup
+        quota).
+    policy : str or Policy, default "lws"
+        Which ready task a worker runs next; `taskla.schedulers.available` lists the names. Of an
+        object each run starts a shallow copy.
+    fuse : int, optional
+        How many tile tasks of one call may be joined into one task, at least 1; results for
+        different values differ by rounding. The default, 4, is the same for any number of workers.
+    progress : bool, optional
+        Whether to show a progress bar on standard error. Default: at a terminal, once a run has
+        taken a second.
+
+    Raises
+    ------
+    ValueError
+        When `workers` or `fuse` is not an integer of at least 1, `progress` not a bool or None, or
+        there is no such policy.
+    TypeError
+        When `policy` is neither a name nor a policy.
+    """
+
+    name = "threads"
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        policy: str | Policy = "lws",
+        fuse: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
+        self.workers = cores() if workers is None else _at_least_one("workers", workers)
+        self.policy = schedulers.get(policy)
+        self.fuse = FUSE if fuse is None else _at_least_one("fuse", fuse)
+        if progress not in (None, True, False):
+            raise ValueError(f"progress is {progress!r}; it must be True, False or None")
+        self.progress = progress
+
+    def __repr__(self) -> str:
+        return (
+            f"ThreadsEngine(workers={self.workers}, policy={self.policy.name!r}, fuse={self.fuse}, "
+            f"progress={self.progress})"
+        )
+
+    def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        """Run all tasks of a graph: see `Engine.run`."""
+        graph = _prepared(graph, self.fuse)
+        execution = Execution(graph, matrices)
+        job: Job
+        if graph.n <= 1 or is_worker():
+            job = Each(graph.n, execution)
+        else:
+            workers = min(self.workers, graph.n)
+            job = GraphRun(graph, execution, copy.copy(self.policy), workers)
+        conduct(job, self.workers, self.progress)
+
+    def map(
+        self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Return ``[function(*a) for a in arguments]``: see `Engine.map`."""
+        calls = list(arguments)
+        results: list[Any] = [None] * len(calls)
+
+        def call(number: int) -> None:
+            try:
+                results[number] = function(*calls[number])
+            except BaseException as error:
+                name = getattr(function, "__qualname__", repr(function))
+                error.add_note(f"in call {number} of {len(calls)} of {name}")
+                raise
+
+        conduct(Each(len(calls), call), self.workers, self.progress)
+        return results
+
+
+def _prepared(graph: TaskGraph, width: int) -> TaskGraph:
+    """Return the graph that runs in place of another: its sums in order, its tasks fused."""
+    if graph.n <= 1:
+        return graph
+    known = _known.setdefault(graph, {})
+    if width not in known:
+        prepared = fuse_tasks(ordered_reductions(graph), width)
+        # A value that refers to its key would keep it alive.
+        known[width] = None if prepared is graph else prepared
+    found = known[width]
+    return graph if found is None else found
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    """Return the value of an option that is a positive integer."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+    return number
