@@ -1,9 +1,9 @@
 """Dependencies from accesses, in vectorised passes.
 
-The accesses of a program, grouped by tile and in submission order, fall into phases: one write, or a
-run of reads, or a run of commutative contributions. Each access waits for the phase before its own
-on the same tile; earlier ones are implied. Read after write, write after read and write after write
-are the three ways in which neighbouring phases can differ.
+The accesses of a program, grouped by tile and in submission order, fall into phases: one write, or
+a run of reads, or a run of commutative contributions. Each access waits for the phase before its
+own on the same tile; earlier ones are implied. Read after write, write after read and write after
+write are the three ways in which neighbouring phases can differ.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taskla.operations import Access
 
-__all__ = ["Phases", "Successors", "data_edges", "derive", "segments", "versions"]
+__all__ = ["Phases", "Successors", "data_edges", "derive", "phases", "segments", "versions"]
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
@@ -24,18 +24,18 @@ _LOW = np.int64(0xFFFFFFFF)
 
 
 class Successors(NamedTuple):
-    """Adjacency in compressed rows: the successors of t are ``index[pointer[t]:pointer[t + 1]]``."""
+    """Compressed rows: the successors of t are ``target[pointer[t]:pointer[t + 1]]``."""
 
     pointer: Int64
-    index: Int32
+    target: Int32
 
 
 class Phases(NamedTuple):
     """Accesses sorted by (tile, submission), cut into phases.
 
     ``access`` holds the positions in the program's access arrays, ``start`` where each phase begins
-    (and, last, the number of accesses), ``first`` whether a phase is the first of its tile, ``reads``
-    whether it is a run of reads.
+    (and, last, the number of accesses), ``first`` whether a phase is the first of its tile,
+    ``reads`` whether it is a run of reads.
     """
 
     access: Int32
@@ -122,11 +122,11 @@ def derive(n: int, task: Int32, tiles: Int32, modes: NDArray[np.uint8]) -> Succe
     after = np.flatnonzero(~found.first).astype(np.int32)
     key = _product(after - 1, after, found, task)
     del found, after
-    index = (key & _LOW).astype(np.int32)
+    target = (key & _LOW).astype(np.int32)
     key >>= 32
     pointer = np.zeros(n + 1, dtype=np.int64)
     np.cumsum(np.bincount(key, minlength=n), out=pointer[1:])
-    return Successors(pointer, index)
+    return Successors(pointer, target)
 
 
 def data_edges(task: Int32, tiles: Int32, modes: NDArray[np.uint8]) -> tuple[Int32, Int32]:
@@ -173,7 +173,7 @@ def segments(successors: Successors) -> list[int]:
     n = successors.pointer.size - 1
     latest = np.full(n, -1, dtype=np.int64)
     # sources increase along the edges: of several assignments to one task the largest stays
-    latest[successors.index] = np.repeat(np.arange(n), np.diff(successors.pointer))
+    latest[successors.target] = np.repeat(np.arange(n), np.diff(successors.pointer))
     bounds = [0]
     start = 0
     for task, source in enumerate(latest.tolist()):

@@ -127,6 +127,8 @@ class TaskFlow(BlasCalls):
         if 0 in shape:
             return
         tiles, operand = _rows(operands, shape)
+        if not tiles.size:
+            return
         writes = [o for o, mode in zip(operands, definition.modes, strict=True) if mode != Access.R]
         dtype = (writes or operands)[0].dtype
         kind = Kind(operation, params, dtype, precision, compression)

@@ -1,8 +1,9 @@
 """BLAS and LAPACK calls on tiles, as methods of the task flow.
 
 Parameters speak of the operands as the program sees them, `T` and `H` included: after ``X = A.H``,
-``uplo="L"`` is the lower triangle of X, whatever A stores. Here that becomes what BLAS wants to be told
-of the stored tiles; in particular an output seen transposed is updated by the transposed equation.
+``uplo="L"`` is the lower triangle of X, whatever A stores. Here that becomes what BLAS wants to be
+told of the stored tiles; in particular an output seen transposed is updated by the transposed
+equation.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ class BlasCalls(ABC):
 
     @abstractmethod
     def submit(
-        self, operation: str, *operands: Tiles, params: tuple[Any, ...] = (), **tags: Any
+        self,
+        operation: str,
+        *operands: Tiles,
+        params: tuple[Any, ...] = (),
+        priority: float | None = None,
+        precision: str | None = None,
+        compression: str | None = None,
     ) -> None:
         """Submit an operation on every tile of the operands."""
 
@@ -232,7 +239,7 @@ class BlasCalls(ABC):
         self.submit("laswp", P, _plain("laswp", A), params=(forward,), **tags)
 
     def getrf_tnt_leaf(self, A: Tiles, C: Tiles, R: Tiles, row: int, **tags: Any) -> None:
-        """C, R := the rows (and their numbers, from `row` on) that partial pivoting of A chooses."""
+        """C, R := the rows that partial pivoting of A chooses, and their numbers, from `row` on."""
         self.submit("getrf_tnt_leaf", _plain("getrf_tnt_leaf", A), C, R, params=(row,), **tags)
 
     def getrf_tnt_merge(self, C1: Tiles, R1: Tiles, C2: Tiles, R2: Tiles, **tags: Any) -> None:

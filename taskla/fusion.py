@@ -1,10 +1,10 @@
 """Fusion: neighbouring tile tasks of one call become one task on a taller or wider tile.
 
 On the threads of one machine a product of 512 x 512 tiles runs at 121 Gflop/s and one of a
-2048 x 512 block by the same tile at 141 (two cores, fp64): the shared operand is packed once. So tasks
-of one call that share operands and otherwise go on to the next tile are joined; where their tiles are
-adjacent in memory an engine runs them as one kernel call, else one after the other. Tasks of one call
-are independent of one another only if the graph says so, and only those are joined.
+2048 x 512 block by the same tile at 141 (two cores, fp64): the shared operand is packed once. So
+tasks of one call that share operands and otherwise go on to the next tile are joined; where their
+tiles are adjacent in memory an engine runs them as one kernel call, else one after the other. Only
+the tasks of a call that do not depend on one another are joined.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def fuse(graph: TaskGraph, width: int) -> TaskGraph:
     graph : TaskGraph
         Of tile tasks.
     width : int
-        At most so many tile tasks in one; groups begin at tile rows (columns) divisible by it, so that
-        the groups of successive calls coincide.
+        At most so many tile tasks in one; groups begin at tile rows (columns) divisible by it, so
+        that the groups of successive calls coincide.
 
     Returns
     -------
@@ -89,14 +89,13 @@ def _heads(graph: TaskGraph, first: int, last: int, width: int) -> NDArray[np.bo
     joins = np.ones(len(step), dtype=np.bool_)
     for position in range(tiles.shape[1]):
         grid = graph.grid_of(int(tiles[0, position]))
-        row, _ = grid.coordinates(tiles[1:, position])
+        row, column = grid.coordinates(tiles[1:, position])
         down = (step[:, position] == 1) & (row > 0)
         right = step[:, position] == grid.mt
         still = step[:, position] == 0
         joins &= (down | right) if position in writes else (down | right | still)
-    grid = graph.grid_of(int(tiles[0, writes[0]]))
-    row, column = grid.coordinates(tiles[1:, writes[0]])
-    joins &= np.where(step[:, writes[0]] == 1, row, column) % width != 0
+        if position == writes[0]:
+            joins &= np.where(down, row, column) % width != 0
     # a group goes one way
     joins[1:] &= ~joins[:-1] | (step[1:] == step[:-1]).all(axis=1)
     head[1:] = ~joins

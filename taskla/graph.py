@@ -187,10 +187,11 @@ class TaskGraph:
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays held, derived ones included once they are there."""
-        held = [self.kind, self.indptr, self.tiles, self.operand, self.modes, self.calls]
+        held: list[NDArray[Any]] = [self.kind, self.indptr, self.calls]
+        held += [self.tiles, self.operand, self.modes]
         held += [a for a in (self.priority, self._multiplicity) if a is not None]
         if "successors" in self.__dict__:
-            held += [*self.successors, self.indegree]
+            held += [self.succ_ptr, self.succ, self.indegree]
         return sum(array.nbytes for array in held)
 
     # -- dependencies ------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ class TaskGraph:
     @property
     def succ(self) -> NDArray[np.int32]:
         """(e,) Successors, task by task."""
-        return self.successors.index
+        return self.successors.target
 
     @cached_property
     def indegree(self) -> NDArray[np.int32]:

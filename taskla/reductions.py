@@ -2,8 +2,8 @@
 
 Contributions to one tile (`Access.REDUX`) may be made in any order, and floating-point sums differ
 from order to order. Here each run of contributions is dealt to a few lanes by its length alone:
-the first lane adds to the tile itself, the others to partial sums that are added to it at the end, in
-order. Within a lane contributions follow one another; lanes run at the same time.
+the first lane adds to the tile itself, the others to partial sums that are added to it at the end,
+in order. Within a lane contributions follow one another; lanes run at the same time.
 """
 
 from __future__ import annotations
@@ -55,15 +55,20 @@ def ordered_reductions(graph: TaskGraph) -> TaskGraph:
     task = graph.task_of_access
     tiles = graph.tiles.copy()
     grids = list(graph.grids)
-    partial: dict[tuple[str, int], Grid] = {}
+    # by the matrix's first tile number, which tells matrices of one name apart, and the lane
+    partial: dict[tuple[int, int], Grid] = {}
     inserted: list[_Inserted] = []
     for phase in np.flatnonzero(graph.modes[found.access[found.start[:-1]]] == Access.REDUX):
-        run = found.access[found.start[phase] : found.start[phase + 1]]
+        end = int(found.start[phase + 1])
+        run = found.access[found.start[phase] : end]
         tile = int(tiles[run[0]])
         grid = graph.grid_of(tile)
-        lanes = min(LANES, max(1, run.size // SHORTEST))
+        after = found.access[end : end + 1]
+        # a task that uses the tile after its contribution has to find the others' there
+        goes_on = ((graph.tiles[after] == tile) & (task[after] == task[run[-1]])).any()
+        lanes = 1 if goes_on else min(LANES, max(1, run.size // SHORTEST))
         for lane, mine in enumerate(np.array_split(run, lanes)[1:], start=1):
-            key = (grid.name, lane)
+            key = (grid.base, lane)
             if key not in partial:
                 name = f"{grid.name}+{lane}"
                 partial[key] = replace(grid, name=name, base=grids[-1].end, scratch=True)

@@ -43,7 +43,7 @@ def flip(uplo: str, op: Op) -> str:
 
 
 class Tiles:
-    """A rectangle of tiles of one matrix, seen as it is, transposed (`T`) or conjugate-transposed (`H`).
+    """A rectangle of tiles of one matrix, as it is, transposed (`T`) or conjugate-transposed (`H`).
 
     Indexing is NumPy's, with tile rows and tile columns, except that an integer keeps its axis:
     ``A[trailing, k]`` is a column of tiles. The result of a slice broadcasts like an array when
@@ -55,6 +55,12 @@ class Tiles:
         The matrix.
     ids : (mt, nt) int array, optional
         Tile numbers; default: all of the grid.
+    op : {"N", "T", "C"}, default "N"
+        What stands between the stored tiles and those that the selection shows.
+    mask : (mt, nt) bool array, optional
+        The tiles that count; default: all.
+    stacked : bool, default False
+        Whether each tile column is one operand.
     """
 
     __slots__ = ("grid", "ids", "mask", "op", "stacked")
@@ -79,12 +85,12 @@ class Tiles:
     @property
     def mt(self) -> int:
         """Number of tile rows."""
-        return self.ids.shape[0]
+        return int(self.ids.shape[0])
 
     @property
     def nt(self) -> int:
         """Number of tile columns."""
-        return self.ids.shape[1]
+        return int(self.ids.shape[1])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -102,6 +108,8 @@ class Tiles:
         return (1 if self.stacked else self.mt, self.nt)
 
     def __getitem__(self, index: Any) -> Tiles:
+        if self.mask is not None or self.stacked:
+            raise ValueError("choose tiles first, then `below_diagonal` or `columns`")
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         chosen = self.ids[_axis(rows, self.mt), :][:, _axis(columns, self.nt)]
         return Tiles(self.grid, chosen, self.op)
@@ -109,12 +117,18 @@ class Tiles:
     @property
     def T(self) -> Tiles:
         """The transpose."""
-        return Tiles(self.grid, self.ids.T, compose("T", self.op, self.dtype))
+        return self._transposed("T")
 
     @property
     def H(self) -> Tiles:
         """The conjugate transpose."""
-        return Tiles(self.grid, self.ids.T, compose("C", self.op, self.dtype))
+        return self._transposed("C")
+
+    def _transposed(self, op: Op) -> Tiles:
+        if self.stacked:
+            raise ValueError("a panel of tiles has no transpose")
+        mask = None if self.mask is None else self.mask.T
+        return Tiles(self.grid, self.ids.T, compose(op, self.op, self.dtype), mask)
 
     @property
     def diagonal(self) -> Tiles:

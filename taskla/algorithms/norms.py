@@ -1,4 +1,4 @@
-"""Shares of the tiles in a norm: "M" (largest), "1" (column sums), "I" (row sums), "F" (Frobenius)."""
+"""Shares of tiles in a norm: "M" (largest), "1" (column sums), "I" (row sums), "F" (Frobenius)."""
 
 from taskla.flow import TaskFlow, Tiles
 

@@ -17,6 +17,10 @@ def trsm(
     alpha: Any = 1.0,
 ) -> None:
     """B := alpha A^-1 B (side L) or alpha B A^-1 (side R), A triangular as seen.  [BLAS dtrsm]"""
+    if alpha == 0:
+        # as in BLAS, which does not look at A then
+        flow.laset(B)
+        return
     if side == "R":
         # (B A^-1)^T = A^-T B^T, and the same with H
         if A.op == "C":

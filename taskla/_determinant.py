@@ -1,0 +1,154 @@
+"""Determinants of arrays by LU factorisation, with SciPy's and NumPy's signatures."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import det as scipy_det
+
+from taskla._inputs import (
+    Array,
+    array_of,
+    is_big,
+    is_square,
+    lapack_dtype,
+    over_batch,
+    refuse_tiled,
+    scratch,
+)
+from taskla._lu import getrf
+
+__all__ = ["det", "slogdet"]
+
+_Result = type(np.linalg.slogdet(np.ones((1, 1))))
+
+
+def det(
+    a: ArrayLike, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
+) -> Any:
+    """Determinant of a matrix.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+        The matrix.
+    overwrite_a : bool, default False
+        Whether `a` may be overwritten.
+    check_finite : bool, default True
+        Whether to raise when any element of `a` is infinite or not a number.
+    nb : int, optional
+        The tile size; chosen from n, the type and the workers by default.
+
+    Returns
+    -------
+    float64 or complex128, or an array of them of shape (...)
+        The product of the diagonal of U in ``A = P L U``, with P's sign. It overflows early:
+        `slogdet` does not.
+
+    Raises
+    ------
+    ValueError
+        When `a` is not square or not finite, or `nb` is less than 1.
+    TypeError
+        When `a` cannot be converted safely, extended precision for example.
+
+    See Also
+    --------
+    scipy.linalg.det : The specification.
+    taskla.lapack.getrf : The LAPACK routine behind this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from taskla.linalg import det
+    >>> print(det([[1.0, 2.0], [3.0, 4.0]]))
+    -2.0
+    """
+    refuse_tiled("det", "getrf", a)
+    array = array_of(a)
+    is_ours = is_square(array) and is_big(array.shape[-1], nb) and array.dtype.char not in "gG"
+    dtype = lapack_dtype(array) if is_ours else None
+    if dtype is None:
+        return scipy_det(array, overwrite_a, check_finite)
+    if array.ndim > 2:
+        return over_batch(partial(det, check_finite=check_finite, nb=nb), (array, 2))
+    # The determinant is that of the transpose: no order of memory needs another.
+    factors = scratch(array, dtype, check_finite, overwrite="FC" if overwrite_a else "")
+    if not factors.flags.f_contiguous:
+        factors = factors.T
+    piv, info = getrf(factors, nb)
+    # Python's numbers are double and multiply in order, as SciPy does: no overflow of single
+    # precision, and no inf times zero from partial products that only a tree of them has.
+    value = 0.0 if info else math.prod(factors.diagonal().tolist())
+    sign = -1 if _is_odd(piv) else 1
+    return np.complex128(sign * value) if dtype.kind == "c" else np.float64(sign * value)
+
+
+def slogdet(a: Any, *, nb: int | None = None) -> Any:
+    """Sign and logarithm of the absolute value of a determinant.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+        The matrix.
+    nb : int, optional
+        The tile size; chosen from n, the type and the workers by default.
+
+    Returns
+    -------
+    sign : number or ndarray, shape (...)
+        1, -1, or 0 for a singular matrix; a number of absolute value 1 or 0 for a complex one.
+    logabsdet : float or ndarray of floats, shape (...)
+        The natural logarithm; -inf for a singular matrix. ``det(a) = sign * exp(logabsdet)``.
+        Both are fields of a named tuple.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When `a` is not square.
+    TypeError
+        When `a` is of float16 or extended precision.
+    ValueError
+        When `nb` is less than 1.
+
+    See Also
+    --------
+    numpy.linalg.slogdet : The specification.
+    taskla.lapack.getrf : The LAPACK routine behind this.
+
+    Examples
+    --------
+    >>> from taskla.linalg import slogdet
+    >>> sign, logabsdet = slogdet([[1.0, 2.0], [3.0, 4.0]])
+    >>> print(sign, logabsdet.round(6))
+    -1.0 0.693147
+    """
+    refuse_tiled("slogdet", "getrf", a)
+    array = array_of(a)
+    is_ours = is_square(array) and is_big(array.shape[-1], nb)
+    integer = array.dtype.kind in "biu"
+    if not is_ours or not (integer or array.dtype.char in "fdFD"):
+        return np.linalg.slogdet(array)
+    if array.ndim > 2:
+        return _Result(*over_batch(partial(slogdet, nb=nb), (array, 2)))
+    dtype = np.dtype(np.float64) if integer else array.dtype.newbyteorder("=")
+    factors = scratch(array, dtype, check_finite=False)
+    if not factors.flags.f_contiguous:
+        factors = factors.T
+    piv, info = getrf(factors, nb)
+    diagonal = factors.diagonal()
+    if info:
+        return _Result(dtype.type(0), diagonal.real.dtype.type(-np.inf))
+    with np.errstate(all="ignore"):
+        absolute = np.abs(diagonal)
+        sign = np.prod(diagonal / absolute) * (-1 if _is_odd(piv) else 1)
+        return _Result(dtype.type(sign), np.log(absolute).sum())
+
+
+def _is_odd(piv: Array) -> bool:
+    """Whether a sequence of interchanges is an odd permutation."""
+    return bool(np.count_nonzero(piv != np.arange(piv.size)) % 2)

@@ -1,0 +1,231 @@
+"""What the functions on arrays do with their arguments before anything is computed.
+
+A function serves the arguments that it can tile and hands every other call, invalid ones included,
+to SciPy: so the answer, or the exception, is SciPy's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from operator import index
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from taskla import _passes
+from taskla._passes import Part
+from taskla.matrix import TiledMatrix
+from taskla.tile import Tile
+
+__all__ = [
+    "Array",
+    "array_of",
+    "as_given",
+    "columns",
+    "fits",
+    "is_big",
+    "is_square",
+    "lapack_dtype",
+    "operand",
+    "over_batch",
+    "refuse_tiled",
+    "scratch",
+    "tileable",
+    "tiled",
+]
+
+Array: TypeAlias = NDArray[Any]
+Overwrite: TypeAlias = Literal["", "F", "FC"]
+
+ONE_TILE = 512
+"""Up to this order, unless `nb` is less, SciPy computes: one call of LAPACK in this thread.
+
+There two threads of BLAS on the whole matrix are as fast as a graph of tiles on two workers.
+"""
+
+_WORKING = {
+    **{char: np.dtype(char) for char in "fdFD"},
+    np.dtype(np.longdouble).char: np.dtype("d"),
+    np.dtype(np.clongdouble).char: np.dtype("D"),
+}
+
+
+def refuse_tiled(function: str, instead: str, *arguments: object) -> None:
+    """Raise TypeError when an argument is a TiledMatrix, naming the function that takes one."""
+    if any(isinstance(argument, TiledMatrix) for argument in arguments):
+        raise TypeError(
+            f"{function} takes arrays, not a TiledMatrix; for that there is taskla.lapack.{instead}"
+        )
+
+
+def array_of(a: ArrayLike) -> Array:
+    """Return what SciPy makes of an argument first: a plain ndarray, `a` itself if it is one."""
+    return np.asarray(a)
+
+
+def is_big(order: int, nb: int | None) -> bool:
+    """Whether a matrix of this order is cut into tiles.
+
+    Raises
+    ------
+    TypeError
+        When `nb` is not an integer.
+    ValueError
+        When `nb` is less than 1.
+    """
+    if nb is None:
+        return order > ONE_TILE
+    try:
+        size = index(nb)
+    except TypeError:
+        raise TypeError(f"nb is {nb!r}; it must be an integer") from None
+    if size < 1:
+        raise ValueError(f"nb is {size}; it must be at least 1")
+    return order > size
+
+
+def as_given(a: ArrayLike) -> ArrayLike:
+    """Return an argument for SciPy to judge, which refuses masked arrays and sparse matrices.
+
+    Lists are converted, so that it is not done twice.
+    """
+    return np.asarray(a) if isinstance(a, list | tuple) else a
+
+
+def is_square(a: Array) -> bool:
+    """Whether `a` is a square matrix, or a batch of them, with something in it."""
+    return a.ndim > 1 and a.shape[-1] == a.shape[-2] and a.size > 0
+
+
+def fits(a: Array, b: Array) -> bool:
+    """Whether `b` is a vector or matrix, or a batch of matrices, with as many rows as `a`."""
+    return b.ndim > 0 and b.shape[-min(b.ndim, 2)] == a.shape[-2] and b.size > 0
+
+
+def columns(b: Array) -> Array:
+    """Return a matrix for what may be a vector: one column."""
+    return b[:, None] if b.ndim == 1 else b
+
+
+def lapack_dtype(*arrays: Array) -> np.dtype[Any] | None:
+    """Return the LAPACK type in which SciPy computes with arrays; None for what it cannot convert.
+
+    Small integers, booleans and float16 become float32, other integers float64.
+    """
+    if any(array.dtype.kind not in "biufc" for array in arrays):
+        return None
+    common = np.result_type(np.float32, *(array.dtype for array in arrays))
+    return _WORKING.get(common.char)
+
+
+def operand(a: Array, dtype: np.dtype[Any], check_finite: bool) -> Array:
+    """Return a matrix or column that is only read: `a` itself where tiles can be views of it.
+
+    Raises
+    ------
+    ValueError
+        When `a` is to be checked and holds infs or NaNs.
+    """
+    if not tileable(a, dtype):
+        return _passes.copied(a, dtype, "F", "G", check_finite)
+    if check_finite:
+        _passes.check(a)
+    return a
+
+
+def scratch(
+    a: Array,
+    dtype: np.dtype[Any],
+    check_finite: bool,
+    *,
+    order: Literal["F", "C", "K"] = "K",
+    part: Part = "G",
+    overwrite: Overwrite = "",
+) -> Array:
+    """Return a matrix that may be destroyed: a checked copy, or `a` itself.
+
+    Parameters
+    ----------
+    a : ndarray, shape (m, n)
+    dtype : numpy.dtype
+        Of the result.
+    check_finite : bool
+        Whether the whole of `a` must be finite.
+    order : {"F", "C", "K"}
+        The order of a copy; "K" takes that of `a`.
+    part : {"G", "L", "U"}
+        What is wanted of `a`; the rest of the result is zero.
+    overwrite : {"", "F", "FC"}
+        The orders in which a contiguous `a` may itself be the result, if dtype and flags allow.
+
+    Raises
+    ------
+    ValueError
+        When `a` is to be checked and holds infs or NaNs; then `a` is as it was.
+    """
+    contiguous = ("F" in overwrite and a.flags.f_contiguous) or (
+        "C" in overwrite and a.flags.c_contiguous
+    )
+    if contiguous and a.flags.writeable and tileable(a, dtype):
+        if check_finite:
+            _passes.check(a)
+        if part != "G":
+            _passes.clear(a, part)
+        return a
+    if order == "K":
+        order = "F" if abs(a.strides[0]) < abs(a.strides[1]) else "C"
+    return _passes.copied(a, dtype, order, part, check_finite)
+
+
+def tiled(a: Array, nb: int | None, uplo: Literal["lower", "upper"] | None = None) -> TiledMatrix:
+    """Return the tiles of an array, views all of them."""
+    return TiledMatrix.from_array(a, nb, uplo, copy=False)
+
+
+def tileable(a: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether tiles of this dtype can be views of a matrix."""
+    if a.dtype != dtype or not a.flags.aligned:
+        return False
+    try:
+        Tile(a)
+    except ValueError:
+        return False
+    return True
+
+
+def over_batch(function: Callable[..., Any], *arguments: tuple[Array, int]) -> Any:
+    """Call a function for each member of a batch and stack what it returns.
+
+    Parameters
+    ----------
+    function : callable
+        It returns one array or a tuple of arrays.
+    *arguments : (ndarray, int)
+        Arrays with the number of dimensions that `function` takes; those in front are the batch,
+        broadcast against each other.
+
+    Raises
+    ------
+    ValueError
+        When the batches cannot be broadcast, or the batch is empty.
+    """
+    split = [array.ndim - core for array, core in arguments]
+    shapes = [array.shape[:k] for (array, _), k in zip(arguments, split, strict=True)]
+    batch = np.broadcast_shapes(*shapes)
+    if prod(batch) == 0:
+        raise ValueError(f"the batch has shape {batch}; an empty one is not supported")
+    arrays = [
+        np.broadcast_to(array, batch + array.shape[k:])
+        for (array, _), k in zip(arguments, split, strict=True)
+    ]
+    results = [function(*(array[i] for array in arrays)) for i in np.ndindex(batch)]
+    if not isinstance(results[0], tuple):
+        return _stacked(results, batch)
+    return tuple(_stacked(parts, batch) for parts in zip(*results, strict=True))
+
+
+def _stacked(members: Any, batch: tuple[int, ...]) -> Array:
+    stack = np.stack(members)
+    return stack.reshape(batch + stack.shape[1:])

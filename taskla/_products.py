@@ -1,0 +1,292 @@
+"""Products and norms of arrays, with NumPy's, BLAS's and SciPy's signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from math import isfinite
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import get_blas_funcs, norm as scipy_norm
+
+from taskla import _passes, lapack
+from taskla._inputs import (
+    Array,
+    array_of,
+    is_big,
+    lapack_dtype,
+    operand,
+    refuse_tiled,
+    scratch,
+    tileable,
+    tiled,
+)
+
+__all__ = ["matmul", "norm", "symm"]
+
+_NORMS: dict[Hashable, str] = {None: "F", "fro": "F", 1: "1", np.inf: "I"}
+
+
+def matmul(
+    x1: Any,
+    x2: Any,
+    /,
+    out: Any = None,
+    *,
+    nb: int | None = None,
+    **options: Any,
+) -> Any:
+    """Matrix product.
+
+    Parameters
+    ----------
+    x1, x2 : array_like
+        As for NumPy: shapes (..., m, k) and (..., k, n), or (k,) for one of them or both.
+    out : ndarray, optional
+        Where to put the result, shape (..., m, n).
+    nb : int, optional
+        The tile size; chosen from the shapes, the type and the workers by default.
+    **options
+        NumPy's others: ``casting``, ``order``, ``dtype``, ``subok``, ``signature``, ``axes``,
+        ``axis``. With any of these NumPy computes.
+
+    Returns
+    -------
+    ndarray or scalar
+        The product, of NumPy's common type.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit, or `nb` is less than 1.
+
+    See Also
+    --------
+    numpy.matmul : The specification.
+    taskla.lapack.gemm : Into a tiled matrix; the BLAS routine behind this.
+
+    Examples
+    --------
+    >>> from taskla.linalg import matmul
+    >>> matmul([[1.0, 2.0], [3.0, 4.0]], [[1.0], [1.0]])
+    array([[3.],
+           [7.]])
+    """
+    refuse_tiled("matmul", "gemm", x1, x2, out)
+    product = None
+    if type(x1) is np.ndarray and type(x2) is np.ndarray and not options:
+        product = _product(x1, x2, out, nb)
+    return np.matmul(x1, x2, out=out, **options) if product is None else product
+
+
+def symm(
+    a: ArrayLike,
+    b: ArrayLike,
+    c: ArrayLike | None = None,
+    *,
+    alpha: complex = 1.0,
+    beta: complex = 0.0,
+    side: Literal["left", "right"] = "left",
+    lower: bool = True,
+    overwrite_c: bool = False,
+    nb: int | None = None,
+) -> Array:
+    """Product with a symmetric matrix, ``alpha A B + beta C`` or ``alpha B A + beta C``.
+
+    Parameters
+    ----------
+    a : array_like, shape (m, m), or (n, n) for the right side
+        The symmetric matrix (not Hermitian, if complex). Only the triangle named by `lower` is
+        used.
+    b : array_like, shape (m, n)
+        The other factor.
+    c : array_like, shape (m, n), optional
+        What the product is added to; required for a `beta` other than 0.
+    alpha, beta : number, default 1 and 0
+        The coefficients. With ``beta=0`` the elements of `c` do not matter.
+    side : {"left", "right"}, default "left"
+        On which side of B is A.
+    lower : bool, default True
+        Which triangle of `a` is used.
+    overwrite_c : bool, default False
+        Whether the result may take the place of `c`: it does in a contiguous array of the result's
+        type.
+    nb : int, optional
+        The tile size; chosen from the shapes, the type and the workers by default.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+        The product, of the LAPACK type that all arrays fit.
+
+    Raises
+    ------
+    TypeError
+        When arrays cannot be converted to a LAPACK type.
+    ValueError
+        When shapes do not fit, an argument is not allowed, or `nb` is less than 1.
+
+    See Also
+    --------
+    scipy.linalg.blas.dsymm : BLAS's routine for float64, which takes Fortran arrays.
+    taskla.lapack.symm : Into a tiled matrix.
+
+    Examples
+    --------
+    >>> from taskla.linalg import symm
+    >>> symm([[1.0, 0.0], [2.0, 3.0]], [[1.0], [1.0]])
+    array([[3.],
+           [5.]])
+    """
+    refuse_tiled("symm", "symm", a, b, c)
+    if side not in ("left", "right"):
+        raise ValueError(f"side is {side!r}; allowed: 'left', 'right'")
+    given = [array_of(array) for array in (a, b, c) if array is not None]
+    dtype = lapack_dtype(*given)
+    if dtype is None:
+        raise TypeError("a, b or c has a dtype that does not fit complex128")
+    _check_symm(given, side, dtype, alpha, beta)
+    if c is None:
+        x = np.empty(given[1].shape, dtype)
+    else:
+        x = scratch(given[2], dtype, False, overwrite="FC" if overwrite_c else "")
+    if x.size and is_big(min(x.shape), nb):
+        X = tiled(x, nb)
+        A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in given[:2])
+        lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X)
+    elif x.size:
+        _symm_at_once(alpha, given[0], given[1], beta, x, side == "right", bool(lower))
+    return x
+
+
+def norm(
+    a: ArrayLike,
+    ord: Any = None,
+    axis: Any = None,
+    keepdims: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """Norm of a matrix or vector.
+
+    Parameters
+    ----------
+    a : array_like
+        The matrix or vector, or a batch of them with `axis`.
+    ord : {None, "fro", 1, inf, ...}, optional
+        Frobenius norm (of a vector: 2-norm), largest column sum, largest row sum; SciPy's other
+        orders. The first four of a large matrix are computed by tiles.
+    axis : int or (int, int), optional
+        Where the vectors or matrices lie in `a`.
+    keepdims : bool, default False
+        Whether the result keeps the reduced dimensions.
+    check_finite : bool, default True
+        Whether to raise when any element of `a` is infinite or not a number.
+    nb : int, optional
+        The tile size; chosen from the shape, the type and the workers by default.
+
+    Returns
+    -------
+    float or ndarray
+        The norm.
+
+    Raises
+    ------
+    ValueError
+        When `a` is not finite, `ord` or `axis` is not allowed, or `nb` is less than 1.
+
+    See Also
+    --------
+    scipy.linalg.norm : The specification.
+    taskla.lapack.lange : Of a tiled matrix; the LAPACK routine behind this.
+
+    Examples
+    --------
+    >>> from taskla.linalg import norm
+    >>> norm([[3.0, 0.0], [0.0, 4.0]], 1)
+    4.0
+    """
+    refuse_tiled("norm", "lange", a)
+    a1 = array_of(a)
+    if a1.ndim != 2 or not is_big(min(a1.shape), nb):
+        return scipy_norm(a1, ord, axis, keepdims, check_finite)
+    letter = _NORMS.get(ord) if isinstance(ord, Hashable) else None
+    if letter is None or axis is not None or keepdims or a1.dtype.char not in "fdFD":
+        return scipy_norm(a1, ord, axis, keepdims, check_finite)
+    value = lapack.lange(letter, tiled(operand(a1, a1.dtype.newbyteorder("="), False), nb))
+    if check_finite and not isfinite(value):
+        # Either the norm overflows or an element is not finite: only now is another pass needed.
+        _passes.check(a1)
+    # LAPACK's sums come as Python's floats from SciPy, NumPy's norm as the real type of `a`.
+    return a1.real.dtype.type(value) if letter == "F" else value
+
+
+def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
+    """Return the product by tiles; None: NumPy is to answer."""
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        return None
+    dtype = np.result_type(a, b)
+    if dtype.char not in "fdFD" or not is_big(min(*a.shape[-2:], b.shape[-1]), nb):
+        return None
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    shape = (*batch, a.shape[-2], b.shape[-1])
+    if out is None:
+        c = np.empty(shape, dtype)
+    elif _can_hold(out, dtype, shape, a, b):
+        c = out
+    else:
+        return None
+    a = np.broadcast_to(a, batch + a.shape[-2:])
+    b = np.broadcast_to(b, batch + b.shape[-2:])
+    for i in np.ndindex(batch):
+        C = tiled(c[i], nb)
+        A, B = (tiled(operand(factor[i], dtype, False), C.nb) for factor in (a, b))
+        lapack.gemm(1.0, A, B, 0.0, C)
+    return c
+
+
+def _can_hold(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], *factors: Array) -> bool:
+    """Whether the product can be written straight into `out`."""
+    return (
+        type(out) is np.ndarray
+        and out.shape == shape
+        and out.flags.writeable
+        and tileable(out[(0,) * (out.ndim - 2)], dtype)
+        and not any(np.may_share_memory(out, factor) for factor in factors)
+    )
+
+
+def _check_symm(
+    arrays: list[Array], side: str, dtype: np.dtype[Any], alpha: complex, beta: complex
+) -> None:
+    a, b, *c = arrays
+    if b.ndim != 2:
+        raise ValueError(f"b has {b.ndim} dimensions; symm takes matrices")
+    order = b.shape[0 if side == "left" else 1]
+    if a.shape != (order, order):
+        raise ValueError(
+            f"a has shape {a.shape}; to the {side} of b of shape {b.shape} it must have "
+            f"({order}, {order})"
+        )
+    if c and c[0].shape != b.shape:
+        raise ValueError(f"c has shape {c[0].shape}; it must have that of b, {b.shape}")
+    if not c and beta:
+        raise ValueError(f"beta is {beta!r} and there is no c")
+    for name, value in (("alpha", alpha), ("beta", beta)):
+        if dtype.kind != "c" and np.iscomplexobj(value):
+            raise ValueError(f"{name} is {value!r}; it must be real with real arrays")
+
+
+def _symm_at_once(
+    alpha: complex, a: Array, b: Array, beta: complex, x: Array, right: bool, lower: bool
+) -> None:
+    """Compute the product in place of `x`, a contiguous array, by one call of BLAS."""
+    if not x.flags.f_contiguous:
+        a, b, x, right, lower = a.T, b.T, x.T, not right, not lower
+    if not beta:
+        # Zero times what is in new memory need not be zero.
+        x[...] = 0
+    routine = get_blas_funcs("symm", dtype=x.dtype)
+    routine(alpha, a, b, beta, x, side=right, lower=lower, overwrite_c=True)

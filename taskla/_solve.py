@@ -1,0 +1,361 @@
+"""Solution of linear equations on arrays, with SciPy's signatures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.linalg import (
+    LinAlgError,
+    solve as scipy_solve,
+    solve_triangular as scipy_solve_triangular,
+)
+
+from taskla import _condition, _lu, _passes, lapack
+from taskla._inputs import (
+    Array,
+    Overwrite,
+    array_of,
+    as_given,
+    columns,
+    fits,
+    is_big,
+    is_square,
+    lapack_dtype,
+    operand,
+    over_batch,
+    refuse_tiled,
+    scratch,
+    tiled,
+)
+from taskla._passes import Part
+from taskla._structure import Structure, find_structure
+from taskla.errors import NotPositiveDefiniteError
+
+__all__ = ["solve", "solve_triangular"]
+
+_STRUCTURES: dict[Any, Structure | None] = {
+    None: None,
+    "gen": "general",
+    "general": "general",
+    "pos": "positive",
+    "positive definite": "positive",
+    "lower triangular": "lower",
+    "upper triangular": "upper",
+}
+
+
+def solve(
+    a: ArrayLike,
+    b: ArrayLike,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    assume_a: str | None = None,
+    transposed: bool = False,
+    *,
+    nb: int | None = None,
+) -> Array:
+    """Solve ``A x = b`` for a square matrix A.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+        The matrix.
+    b : array_like, shape (n,) or (..., n, k)
+        Right-hand sides.
+    lower : bool, default False
+        Which triangle of a positive definite, symmetric or Hermitian `a` is used.
+    overwrite_a, overwrite_b : bool, default False
+        Whether `a` and `b` may be overwritten: Fortran arrays of the result's type are, where that
+        saves a copy.
+    check_finite : bool, default True
+        Whether to raise when any element of `a` or `b` is infinite or not a number.
+    assume_a : str, optional
+        "general", "positive definite", "lower triangular" or "upper triangular" ("gen" and "pos"
+        for short) are solved by tiles; so is what None, the default, finds to be one of them. A
+        symmetric matrix is tried as a positive definite one first. "symmetric", "hermitian",
+        "diagonal", "tridiagonal" and "banded" are left to SciPy.
+    transposed : bool, default False
+        Whether to solve ``A^T x = b`` instead, for real `a` only.
+    nb : int, optional
+        The tile size; chosen from n, the type and the workers by default.
+
+    Returns
+    -------
+    ndarray, shape (n,) or (..., n, k)
+        x; float64 for integers, otherwise of the LAPACK type that both fit.
+
+    Warns
+    -----
+    scipy.linalg.LinAlgWarning
+        When the estimated condition number leaves no correct digit.
+
+    Raises
+    ------
+    scipy.linalg.LinAlgError
+        When `a` is singular, or said to be positive definite and is not.
+    ValueError
+        When shapes do not fit, something is not finite, `assume_a` is unknown, or `nb` is less
+        than 1.
+    NotImplementedError
+        For the transpose of a complex matrix.
+
+    See Also
+    --------
+    scipy.linalg.solve : The specification.
+    taskla.lapack.gesv, taskla.lapack.posv : In place on tiled matrices.
+
+    Notes
+    -----
+    LAPACK's ``getrf``, ``getrs``, ``potrf``, ``potrs`` and ``trtrs`` as graphs of tasks on tiles,
+    and its ``gecon``, ``pocon`` and ``trcon`` for the condition number.
+
+    Examples
+    --------
+    >>> from taskla.linalg import solve
+    >>> solve([[1.0, 2.0], [4.0, 4.0]], [5.0, 12.0])
+    array([1., 2.])
+    >>> solve([[4.0, 2.0], [2.0, 10.0]], [8.0, 22.0], assume_a="pos")
+    array([1., 2.])
+    """
+    refuse_tiled("solve", "gesv", a, b)
+    a, b = as_given(a), as_given(b)
+    a1, b1 = array_of(a), array_of(b)
+    is_ours = is_square(a1) and fits(a1, b1) and is_big(a1.shape[-1], nb)
+    dtype = _dtype(a1, b1) if is_ours else None
+    if (
+        dtype is None
+        or assume_a not in _STRUCTURES
+        or np.ma.isMaskedArray(a)
+        or np.ma.isMaskedArray(b)
+        or (transposed and dtype.kind == "c")
+    ):
+        return scipy_solve(  # type: ignore[no-any-return]
+            a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
+        )
+    system = _System(
+        dtype,
+        _STRUCTURES[assume_a],
+        bool(lower),
+        "T" if transposed else "N",
+        check_finite,
+        nb,
+        "F" if overwrite_a and a1.ndim == 2 else "",
+        "F" if overwrite_b and b1.ndim <= 2 else "",
+    )
+    x, rconds = _solve_batch(a1, columns(b1), system)
+    _condition.warn_if_ill(rconds, dtype)
+    return x[..., 0] if b1.ndim == 1 else x
+
+
+def solve_triangular(
+    a: ArrayLike,
+    b: ArrayLike,
+    trans: int | str = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Array:
+    """Solve ``A x = b``, ``A^T x = b`` or ``A^H x = b`` for a triangular matrix A.
+
+    Parameters
+    ----------
+    a : array_like, shape (..., n, n)
+        The matrix. Only the triangle named by `lower` is used.
+    b : array_like, shape (n,) or (..., n, k)
+        Right-hand sides.
+    trans : {0, 1, 2, "N", "T", "C"}, default 0
+        A, its transpose or its conjugate transpose.
+    lower : bool, default False
+        Which triangle of `a` is A.
+    unit_diagonal : bool, default False
+        Whether A's diagonal is 1, whatever that of `a`.
+    overwrite_b : bool, default False
+        Whether x may take the place of `b`: it does in a contiguous array of the result's type.
+    check_finite : bool, default True
+        Whether to raise when any element of `a`, used or not, or `b` is infinite or not a number.
+    nb : int, optional
+        The tile size; chosen from n, the type and the workers by default.
+
+    Returns
+    -------
+    ndarray, shape (n,) or (..., n, k)
+        x, of the LAPACK type that both fit.
+
+    Raises
+    ------
+    scipy.linalg.LinAlgError
+        When an element of A's diagonal is zero; the message has its index, from 0.
+    ValueError
+        When shapes do not fit, something is not finite, or `nb` is less than 1.
+
+    See Also
+    --------
+    scipy.linalg.solve_triangular : The specification.
+    taskla.lapack.trsm : In place on tiled matrices; LAPACK's ``trtrs`` checks and calls that.
+
+    Examples
+    --------
+    >>> from taskla.linalg import solve_triangular
+    >>> solve_triangular([[2.0, 0.0], [1.0, 3.0]], [2.0, 7.0], lower=True)
+    array([1., 2.])
+    """
+    refuse_tiled("solve_triangular", "trsm", a, b)
+    rest = trans, lower, unit_diagonal, overwrite_b, check_finite
+    matrix, right = array_of(a), array_of(b)
+    x = _solve_triangular(matrix, right, *rest, nb)
+    return scipy_solve_triangular(matrix, right, *rest) if x is None else x
+
+
+def _solve_triangular(
+    a: Array,
+    b: Array,
+    trans: int | str,
+    lower: bool,
+    unit_diagonal: bool,
+    overwrite_b: bool,
+    check_finite: bool,
+    nb: int | None,
+) -> Array | None:
+    """Return x; None: SciPy is to answer."""
+    if not is_square(a) or not fits(a, b) or not is_big(a.shape[-1], nb):
+        return None
+    dtype = lapack_dtype(a, b)
+    letter = {0: "N", 1: "T", 2: "C", "N": "N", "T": "T", "C": "C"}.get(trans)
+    if dtype is None or letter is None:
+        return None
+    if a.ndim > 2 or b.ndim > 2:
+        solve_one = partial(
+            _solve_triangular,
+            trans=trans,
+            lower=lower,
+            unit_diagonal=unit_diagonal,
+            overwrite_b=False,
+            check_finite=check_finite,
+            nb=nb,
+        )
+        return over_batch(solve_one, (a, 2), (b, min(b.ndim, 2)))  # type: ignore[no-any-return]
+    a = operand(a, dtype, check_finite)
+    x = scratch(columns(b), dtype, check_finite, overwrite="FC" if overwrite_b else "")
+    zeros = np.flatnonzero(a.diagonal() == 0)
+    if zeros.size and not unit_diagonal:
+        raise LinAlgError(f"singular matrix: resolution failed at diagonal {zeros[0]}")
+    uplo, diag = "L" if lower else "U", "U" if unit_diagonal else "N"
+    A = tiled(a, nb)
+    lapack.trsm("L", uplo, letter, diag, 1.0, A, tiled(x, A.nb))
+    return x if b.ndim == 2 else x[:, 0]
+
+
+@dataclass(frozen=True)
+class _System:
+    """What `solve` was told, apart from the arrays."""
+
+    dtype: np.dtype[Any]
+    structure: Structure | None
+    lower: bool
+    trans: str
+    check_finite: bool
+    nb: int | None
+    overwrite_a: Overwrite
+    overwrite_b: Overwrite
+
+
+def _dtype(a: Array, b: Array) -> np.dtype[Any] | None:
+    """Return the type in which `solve` computes: float64 if both are integers, however small."""
+    if a.dtype.kind in "biu" and b.dtype.kind in "biu":
+        return np.dtype(np.float64)
+    return lapack_dtype(a, b)
+
+
+def _solve_batch(a: Array, b: Array, system: _System) -> tuple[Array, dict[int, float]]:
+    """Return x and the reciprocal condition number of each matrix by its place in the batch."""
+    if a.ndim == b.ndim == 2:
+        x, rcond = _solve_matrix(a, b, system, 0)
+        return x, {0: rcond}
+    if a.ndim == 2:
+        # One matrix: it is factored once, for all right-hand sides side by side.
+        rows = np.moveaxis(b, -2, 0)
+        x, rcond = _solve_matrix(a, rows.reshape(len(rows), -1), system, 0)
+        return np.moveaxis(x.reshape(rows.shape), 0, -2), {0: rcond}
+    batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a = np.broadcast_to(a, batch + a.shape[-2:])
+    b = np.broadcast_to(b, batch + b.shape[-2:])
+    x = np.empty(b.shape, system.dtype)
+    rconds = {}
+    for place, i in enumerate(np.ndindex(batch)):
+        x[i], rconds[place] = _solve_matrix(a[i], b[i], system, place)
+    return x, rconds
+
+
+def _solve_matrix(a: Array, b: Array, system: _System, place: int) -> tuple[Array, float]:
+    """Return x and the reciprocal condition number of one matrix."""
+    if a.dtype != system.dtype:
+        a = _passes.copied(a, system.dtype, "F", "G", system.check_finite)
+        system = replace(system, overwrite_a="F")
+    x = scratch(b, system.dtype, system.check_finite, overwrite=system.overwrite_b)
+    structure = system.structure or find_structure(a)
+    if structure == "general":
+        return x, _solve_general(a, x, system, place)
+    if structure == "positive":
+        rcond = _solve_positive(a, x, system, place)
+        if rcond is not None:
+            return x, rcond
+    elif structure != "other":
+        return x, _solve_triangle(a, x, structure == "lower", system, place)
+    known = {"positive": "her" if system.dtype.kind == "c" else "sym"}.get(structure)
+    x = scipy_solve(
+        a,
+        b,
+        lower=system.lower,
+        check_finite=system.check_finite,
+        assume_a=known,
+        transposed=system.trans == "T",
+    )
+    return x, np.inf
+
+
+def _solve_general(a: Array, x: Array, system: _System, place: int) -> float:
+    factors = scratch(a, system.dtype, system.check_finite, order="F", overwrite=system.overwrite_a)
+    norm = lapack.lange("1", tiled(factors, system.nb))
+    piv, info = _lu.getrf(factors, system.nb)
+    if info:
+        raise _condition.singular(place)
+    rcond = _condition.lu_rcond(factors, norm)
+    _lu.getrs(factors, piv, x, system.trans, system.nb)
+    return rcond
+
+
+def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | None:
+    """Solve by Cholesky; None if a matrix is not positive definite that was not said to be."""
+    # A matrix only thought to be positive definite is needed again if it is not.
+    overwrite = system.overwrite_a if system.structure else ""
+    part: Part = "L" if system.lower else "U"
+    factor = scratch(a, system.dtype, system.check_finite, part=part, overwrite=overwrite)
+    C = tiled(factor, system.nb, "lower" if system.lower else "upper")
+    norm = (lapack.lanhe if system.dtype.kind == "c" else lapack.lansy)("1", C)
+    try:
+        lapack.potrf(C)
+    except NotPositiveDefiniteError:
+        if system.structure is None:
+            return None
+        raise _condition.singular(place) from None
+    rcond = _condition.cholesky_rcond(factor, norm, system.lower)
+    lapack.potrs(C, tiled(x, C.nb))
+    return rcond
+
+
+def _solve_triangle(a: Array, x: Array, lower: bool, system: _System, place: int) -> float:
+    a = operand(a, system.dtype, system.check_finite)
+    if (a.diagonal() == 0).any():
+        raise _condition.singular(place)
+    A = tiled(a, system.nb)
+    lapack.trsm("L", "L" if lower else "U", system.trans, "N", 1.0, A, tiled(x, A.nb))
+    return _condition.triangular_rcond(a, lower)

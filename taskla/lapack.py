@@ -1,0 +1,297 @@
+"""LAPACK-named functions on tiled matrices, in place.
+
+Each builds the task graph of its algorithm and runs it on the current engine (`taskla.engine`).
+``uplo`` takes ``"L"`` or ``"lower"`` and ``"U"`` or ``"upper"``; its default is the triangle that
+the matrix stores, else the lower one. Matrices of one call have one data type and one tile size;
+otherwise, and for shapes that do not fit, `ValueError` says what is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.algorithms import (
+    gesv as _gesv,
+    getrf as _getrf,
+    getri as _getri,
+    getrs as _getrs,
+    lauum as _lauum,
+    posv as _posv,
+    potrf as _potrf,
+    potri as _potri,
+    potrs as _potrs,
+    trtri as _trtri,
+)
+from taskla.level3 import gemm, hemm, herk, symm, syrk, trmm, trsm
+from taskla.matrix import TiledMatrix
+from taskla.norms import lange, lanhe, lansy, lantr
+from taskla.operands import Columns, choice, full, layouts, match, run, square, stored_triangle
+from taskla.programs import Layout
+
+__all__ = [
+    "gemm",
+    "gesv",
+    "getrf",
+    "getri",
+    "getrs",
+    "hemm",
+    "herk",
+    "lange",
+    "lanhe",
+    "lansy",
+    "lantr",
+    "lauum",
+    "posv",
+    "potrf",
+    "potri",
+    "potrs",
+    "symm",
+    "syrk",
+    "trmm",
+    "trsm",
+    "trtri",
+]
+
+Pivot = Literal["partial", "tournament", "none"]
+Pivots = NDArray[np.int32]
+
+
+# -- Cholesky --------------------------------------------------------------------------------------
+
+
+def potrf(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+    """Cholesky factorisation A = L L^H (lower) or U^H U (upper), in place.
+
+    Parameters
+    ----------
+    A : TiledMatrix
+        (n, n), symmetric or Hermitian positive definite; only the triangle `uplo` is used.
+    uplo : str, optional
+
+    Returns
+    -------
+    TiledMatrix
+        A, its triangle overwritten by the factor.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a leading minor is not positive definite; the message gives its order.
+
+    References
+    ----------
+    LAPACK dpotrf.
+    """
+    square(A=A)
+    run(_potrf.potrf, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    return A
+
+
+def potrs(A: TiledMatrix, B: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+    """Solve A X = B with the Cholesky factor in A; B, (n, nrhs), is overwritten by X and returned.
+
+    References
+    ----------
+    LAPACK dpotrs.
+    """
+    square(A=A)
+    full(B=B)
+    match("(rows as A)", (A.n, B.n), B=B)
+    run(_potrs.potrs, [A, B], layouts(("B",), A=A, B=B), (stored_triangle(A, uplo),))
+    return B
+
+
+def posv(A: TiledMatrix, B: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+    """Solve A X = B with a positive definite A; A becomes its factor and B, (n, nrhs), X.
+
+    Returns B. Raises `numpy.linalg.LinAlgError` if a leading minor is not positive definite.
+
+    References
+    ----------
+    LAPACK dposv.
+    """
+    square(A=A)
+    full(B=B)
+    match("(rows as A)", (A.n, B.n), B=B)
+    run(_posv.posv, [A, B], layouts(("A", "B"), A=A, B=B), (stored_triangle(A, uplo),))
+    return B
+
+
+def potri(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+    """Inverse from the Cholesky factor in A: one triangle of it, in place.
+
+    Returns A. Raises `numpy.linalg.LinAlgError` on an exactly zero diagonal entry.
+
+    References
+    ----------
+    LAPACK dpotri.
+    """
+    square(A=A)
+    run(_potri.potri, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    return A
+
+
+def lauum(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+    """L^H L (lower) or U U^H (upper) of a triangular A, in place. Returns A.
+
+    References
+    ----------
+    LAPACK dlauum.
+    """
+    square(A=A)
+    run(_lauum.lauum, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    return A
+
+
+# -- LU --------------------------------------------------------------------------------------------
+
+
+def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
+    """LU factorisation P A = L U, in place.
+
+    Parameters
+    ----------
+    A : TiledMatrix
+        (m, n).
+    pivot : {"partial", "tournament", "none"}
+        Partial pivoting gives LAPACK's pivots. Tournament pivoting (CALU) chooses a panel's pivot
+        rows by a reduction over its tiles. "none" is for matrices known to allow it.
+
+    Returns
+    -------
+    (min(m, n),) int32 array
+        Row i was interchanged with row ``piv[i]``, counted from 0 as in `scipy.linalg.lu_factor`.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        With "none" or "tournament", if a pivot is exactly zero. With "partial" the factorisation
+        goes on, as in LAPACK: look for zeros on the diagonal of U.
+
+    References
+    ----------
+    LAPACK dgetrf; Grigori, Demmel, Xiang, "CALU", SIAM J. Matrix Anal. Appl. 32 (2011).
+    """
+    full(A=A)
+    if pivot not in ("partial", "tournament", "none"):
+        raise ValueError(f"pivot must be 'partial', 'tournament' or 'none', not {pivot!r}")
+    shapes = layouts(("A",), A=A)
+    k = min(A.m, A.n)
+    piv = np.arange(k, dtype=np.int32)
+    if pivot == "none":
+        run(_getrf.getrf_nopiv, [A], shapes)
+        return piv
+    column = Columns.of_vector(piv, A.nb)
+    pivots = Layout(k, 1, A.nb, piv.dtype, "P")
+    if pivot == "partial":
+        run(_getrf.getrf, [A, column], (*shapes, pivots))
+    else:
+        candidates = shapes[0]._replace(name="C", scratch=True)
+        rows = Layout(A.m, 1, A.nb, np.dtype(np.int64), "R", scratch=True)
+        run(_getrf.getrf_tntpiv, [A, column], (*shapes, pivots, candidates, rows))
+    piv += np.arange(k, dtype=np.int32) // A.nb * A.nb - 1
+    return piv
+
+
+def _panel_pivots(piv: Any, A: TiledMatrix) -> tuple[Columns, Layout]:
+    """Interchanges of the whole matrix as those of its panels: 1-based, from the panel's top."""
+    given = np.asarray(piv)
+    k = min(A.m, A.n)
+    if given.shape != (k,) or given.dtype.kind not in "iu":
+        raise ValueError(f"piv must be ({k},) integers, not {given.dtype} of shape {given.shape}")
+    top = np.arange(k) // A.nb * A.nb
+    if k and ((given < np.arange(k)) | (given >= A.m)).any():
+        raise ValueError(f"piv must have i <= piv[i] < {A.m} for every i")
+    local = (given - top + 1).astype(np.int32)
+    return Columns.of_vector(local, A.nb), Layout(k, 1, A.nb, local.dtype, "P")
+
+
+def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMatrix:
+    """Solve op(A) X = B with the factors and pivots of `getrf`; B, (n, nrhs), becomes X.
+
+    Parameters
+    ----------
+    A : TiledMatrix
+        (n, n) factors.
+    piv : (n,) integer array
+    B : TiledMatrix
+    trans : {"N", "T", "C"}
+        A, its transpose or its conjugate transpose.
+
+    Returns
+    -------
+    TiledMatrix
+        B.
+
+    References
+    ----------
+    LAPACK dgetrs.
+    """
+    square(A=A)
+    full(A=A, B=B)
+    match("(rows as A)", (A.n, B.n), B=B)
+    a, b = layouts(("B",), A=A, B=B)
+    column, pivots = _panel_pivots(piv, A)
+    run(_getrs.getrs, [A, column, B], (a, pivots, b), (choice("trans", trans, "NTC"),))
+    return B
+
+
+def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
+    """Solve A X = B; A becomes its LU factors and B, (n, nrhs), X. Returns the pivots.
+
+    `pivot` and the errors are those of `getrf`.
+
+    References
+    ----------
+    LAPACK dgesv.
+    """
+    square(A=A)
+    full(A=A, B=B)
+    match("(rows as A)", (A.n, B.n), B=B)
+    a, b = layouts(("A", "B"), A=A, B=B)
+    if pivot != "partial":
+        piv = getrf(A, pivot)
+        getrs(A, piv, B)
+        return piv
+    piv = np.arange(A.n, dtype=np.int32)
+    pivots = Layout(A.n, 1, A.nb, piv.dtype, "P")
+    run(_gesv.gesv, [A, Columns.of_vector(piv, A.nb), B], (a, pivots, b))
+    piv += np.arange(A.n, dtype=np.int32) // A.nb * A.nb - 1
+    return piv
+
+
+def getri(A: TiledMatrix, X: TiledMatrix) -> TiledMatrix:
+    """U^-1 L^-1 of the factors in A, into X, (n, n).
+
+    The inverse is X with the interchanges of `getrf` applied to its columns in reverse order.
+
+    References
+    ----------
+    LAPACK dgetri.
+    """
+    square(A=A)
+    full(A=A, X=X)
+    match("(as A)", (A.n, A.n), X=X)
+    run(_getri.getri, [A, X], layouts(("X",), A=A, X=X))
+    return X
+
+
+# -- triangular -----------------------------------------------------------------------------------
+
+
+def trtri(A: TiledMatrix, uplo: str | None = None, diag: str = "N") -> TiledMatrix:
+    """Inverse of a triangular A, in place. Returns A.
+
+    Raises `numpy.linalg.LinAlgError` if a diagonal entry is exactly zero; the message names it.
+
+    References
+    ----------
+    LAPACK dtrtri.
+    """
+    square(A=A)
+    params = (stored_triangle(A, uplo), choice("diag", diag, "NU"))
+    run(_trtri.trtri, [A], layouts(("A",), A=A), params)
+    return A

@@ -1,0 +1,60 @@
+"""Linear algebra on arrays with SciPy's names, signatures, results and exceptions, by tiles.
+
+Code written for `scipy.linalg` runs with the import replaced. A large matrix of a LAPACK type is
+factored, solved, inverted or multiplied as a graph of tasks on tiles by the current engine
+(`taskla.engine`); a small one in the calling thread. All functions take ``nb=``, the tile size.
+`slogdet` and `matmul` are NumPy's, `symm` is BLAS's; every other name is `scipy.linalg`'s own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import scipy.linalg
+from scipy.linalg import blas, lapack
+
+from taskla._cholesky import cho_factor, cho_solve, cholesky
+from taskla._determinant import det, slogdet
+from taskla._inverse import inv
+from taskla._lu import lu, lu_factor, lu_solve
+from taskla._products import matmul, norm, symm
+from taskla._solve import solve, solve_triangular
+
+__all__ = [
+    "cho_factor",
+    "cho_solve",
+    "cholesky",
+    "det",
+    "inv",
+    "lu",
+    "lu_factor",
+    "lu_solve",
+    "matmul",
+    "norm",
+    "slogdet",
+    "solve",
+    "solve_triangular",
+    "symm",
+]
+
+if not TYPE_CHECKING:
+    __all__ = sorted({*__all__, *scipy.linalg.__all__})
+
+    # So that `from taskla.linalg.blas import dgemm` works, as it does after scipy.linalg.
+    for _module in (blas, lapack):
+        sys.modules[_module.__name__.replace("scipy", "taskla", 1)] = _module
+
+
+def __getattr__(name: str) -> Any:
+    # In the order of the import system, which asks modules for __path__ and the like.
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(scipy.linalg, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,156 @@
+"""What the LAPACK-named functions share: checks of arguments, and running a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla import engines
+from taskla.matrix import TiledMatrix
+from taskla.programs import Layout, program
+from taskla.tile import Tile
+
+__all__ = [
+    "Columns",
+    "choice",
+    "full",
+    "layouts",
+    "match",
+    "norm_letter",
+    "run",
+    "scalar",
+    "square",
+    "stored_triangle",
+    "tiled",
+]
+
+_NORMS = {"M": "M", "MAX": "M", "1": "1", "O": "1", "ONE": "1", "I": "I", "INF": "I"}
+_NORMS |= {"F": "F", "E": "F", "FRO": "F"}
+
+
+class Columns:
+    """Small per-tile columns beside a matrix: pivots, shares of a norm.
+
+    Parameters
+    ----------
+    columns : (mt, nt) nested lists of 1-D arrays
+    """
+
+    def __init__(self, columns: list[list[NDArray[Any]]]) -> None:
+        self.columns = columns
+        self._tiles = [[Tile(column) for column in row] for row in columns]
+
+    @classmethod
+    def of_vector(cls, vector: NDArray[Any], nb: int) -> Columns:
+        """Tiles of `nb` entries each of one vector, as views."""
+        return cls([[vector[start : start + nb]] for start in range(0, vector.size, nb)])
+
+    def tile(self, i: int, j: int) -> Tile:
+        """Tile (i, j)."""
+        return self._tiles[i][j]
+
+
+def choice(name: str, value: Any, allowed: str) -> str:
+    """One of the letters `allowed`, by its first letter in either case ("lower" is "L")."""
+    letter = value[:1].upper() if isinstance(value, str) else ""
+    if not letter or letter not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return letter
+
+
+def norm_letter(norm: Any) -> str:
+    """Return "M", "1", "I" or "F", whichever of LAPACK's and NumPy's spellings was given."""
+    key = "INF" if norm == np.inf else str(norm).upper()
+    if key not in _NORMS:
+        raise ValueError(f"norm must be 'M' (max), '1', 'I' (inf) or 'F' (fro), not {norm!r}")
+    return _NORMS[key]
+
+
+def stored_triangle(A: TiledMatrix, uplo: Any) -> str:
+    """The triangle to use: what was asked for, if it is stored."""
+    stored = None if A.uplo is None else A.uplo[0].upper()
+    if uplo is None:
+        return stored or "L"
+    letter = choice("uplo", uplo, "LU")
+    if stored not in (None, letter):
+        raise ValueError(f"uplo is {uplo!r}, but the matrix stores its {A.uplo} triangle only")
+    return letter
+
+
+def tiled(**matrices: Any) -> None:
+    """Refuse what is no tiled matrix."""
+    for name, matrix in matrices.items():
+        if not isinstance(matrix, TiledMatrix):
+            raise TypeError(f"{name} must be a TiledMatrix, not {type(matrix).__name__}")
+
+
+def square(**matrices: TiledMatrix) -> None:
+    """Refuse matrices that are not square."""
+    tiled(**matrices)
+    for name, matrix in matrices.items():
+        if matrix.m != matrix.n:
+            raise ValueError(f"{name} must be square, not {matrix.m} x {matrix.n}")
+
+
+def full(**matrices: TiledMatrix) -> None:
+    """Refuse matrices that store one triangle only."""
+    tiled(**matrices)
+    for name, matrix in matrices.items():
+        if matrix.uplo is not None:
+            raise ValueError(f"{name} must store all of its tiles, not its {matrix.uplo} triangle")
+
+
+def match(what: str, expected: tuple[int, int], **matrix: TiledMatrix) -> None:
+    """Refuse a matrix of another shape."""
+    ((name, given),) = matrix.items()
+    if (given.m, given.n) != expected:
+        raise ValueError(
+            f"{name} must be {expected[0]} x {expected[1]} {what}, not {given.m} x {given.n}"
+        )
+
+
+def layouts(written: tuple[str, ...], **matrices: TiledMatrix) -> tuple[Layout, ...]:
+    """What a program needs to know of matrices of one call.
+
+    Those written must be writeable, and no other matrix of the call.
+    """
+    first_name, first = next(iter(matrices.items()))
+    for name, matrix in matrices.items():
+        if matrix.dtype != first.dtype:
+            raise ValueError(
+                f"{name} has data type {matrix.dtype} and {first_name} {first.dtype}: "
+                "they must be the same"
+            )
+        if matrix.nb != first.nb:
+            raise ValueError(
+                f"{name} has nb={matrix.nb} and {first_name} nb={first.nb}: they must be the same"
+            )
+        if name in written and not matrix.writeable:
+            raise ValueError(f"{name} is read-only and is worked on in place: pass a copy()")
+        for other in written:
+            if other != name and matrix is matrices[other]:
+                raise ValueError(f"{other} is worked on in place and must not be {name} as well")
+    return tuple(Layout(a.m, a.n, a.nb, a.dtype, name) for name, a in matrices.items())
+
+
+def scalar(value: Any, X: TiledMatrix) -> complex | float:
+    """A scalar in Python's own type, which graphs can be told apart by."""
+    number = complex(value)
+    if number.imag and X.dtype.kind != "c":
+        raise ValueError(f"a complex scalar, {value!r}, with real matrices")
+    return number if number.imag else number.real
+
+
+def run(
+    algorithm: Callable[..., None],
+    matrices: Sequence[TiledMatrix | Columns],
+    shapes: tuple[Layout, ...],
+    params: tuple[Any, ...] = (),
+) -> None:
+    """Run an algorithm on the current engine; `shapes` has the scratch matrices too, last."""
+    graph = program(algorithm, shapes, params)
+    if graph.n:
+        engines.current().run(graph, matrices)

@@ -1,0 +1,266 @@
+"""What a routine costs on many ranks, by counting on its task graph. Nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from taskla import distributions
+from taskla.distributions import Distribution
+from taskla.engines.base import Engine, TileSource
+from taskla.engines.threads import FUSE
+from taskla.flow import TaskFlow
+from taskla.fusion import fuse
+from taskla.graph import TaskGraph
+from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Layout
+from taskla.routines import ROUTINES, Operand, Problem, problem
+from taskla.volume import Volume, Volumes
+
+__all__ = ["PLANNED", "Row", "graphs", "plan"]
+
+#: The routines that can be planned: a norm is summed outside of its graph.
+PLANNED = tuple(name for name in ROUTINES if not name.startswith("lan"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cost of one routine under one distribution.
+
+    Attributes
+    ----------
+    op, type : str
+        The routine, and LAPACK's letter of the data type.
+    n, nb, ranks : int
+    grid : str or None
+        "PxQ", for a distribution that has a grid.
+    dist : str
+        The distribution.
+    pivot : str or None
+        For LU.
+    stationary : str or None
+        For the products: the matrix that stays where it is.
+    slices : int
+        Copies of the matrix that work on updates in turn: 1.
+    tasks, tasks_run : int
+        Tile tasks, and tasks after the fusion that the threads engine does on one rank.
+    flops : float
+        Of all tasks.
+    messages, pivot_messages : int
+        By the convention of `taskla.volume`; and those of row interchanges, apart.
+    bytes : int
+        In all messages: whole tiles.
+    max_messages : int
+        The largest number that one rank sends.
+    imbalance : float
+        The largest number of flops of a rank over the mean.
+    bytes_per_rank : int
+        The largest number of bytes that one rank owns, all matrices together, of tiles in use.
+    critical_path : int
+        Tasks on the longest chain of dependencies.
+    """
+
+    op: str
+    type: str
+    n: int
+    nb: int
+    ranks: int
+    grid: str | None
+    dist: str
+    pivot: str | None
+    stationary: str | None
+    slices: int
+    tasks: int
+    tasks_run: int
+    flops: float
+    messages: int
+    pivot_messages: int
+    bytes: int
+    max_messages: int
+    imbalance: float
+    bytes_per_rank: int
+    critical_path: int
+
+
+def plan(
+    op: str,
+    n: int,
+    *,
+    ranks: int | None = None,
+    dist: str | Distribution | Sequence[str | Distribution] = "2dbc",
+    grid: tuple[int, int] | None = None,
+    nb: int | None = None,
+    dtype: str = "d",
+    **options: Any,
+) -> list[Row]:
+    """Count the cost of a routine under one or more distributions, best first.
+
+    Parameters
+    ----------
+    op : str
+        A name in `PLANNED`.
+    n : int
+        Columns, or the order of a square matrix.
+    ranks : int, optional
+        Number of ranks. Default: what `grid` has, else 1.
+    dist : str, Distribution or sequence of these, default "2dbc"
+        Distributions, by name or as objects; "all" is all that `distributions.available` lists.
+    grid : (int, int), optional
+        For the distribution; of several, for "2dbc" only.
+    nb : int, optional
+        Tile size. Default: that of `taskla.matrix_layout.choose_nb` for a worker a rank.
+    dtype : str, default "d"
+        LAPACK's letter or NumPy's name of the data type.
+    **options
+        As for `taskla.routines.problem`. The default of ``pivot`` is "partial" on one rank, and
+        "none" for getrf on more.
+
+    Returns
+    -------
+    list of Row
+        By messages, then bytes, then imbalance.
+
+    Raises
+    ------
+    ValueError
+        When an argument is not allowed, or messages depend on the data: LU that interchanges rows,
+        on more than one rank.
+
+    Examples
+    --------
+    >>> best, *others = plan("potrf", 1200, nb=100, ranks=4, dist=["2dbc", "row"])
+    >>> best.dist, best.grid, best.messages
+    ('2dbc', '2x2', 132)
+    """
+    if op in ROUTINES and op not in PLANNED:
+        raise ValueError(f"{op} cannot be planned; there are {', '.join(PLANNED)}")
+    maps = _maps(dist, ranks, grid)
+    ranks = max(map_.ranks for map_ in maps)
+    if op == "getrf" and ranks > 1 and options.get("pivot") is None:
+        options["pivot"] = "none"
+    p = problem(op, n, nb, dtype, workers=ranks, **options)
+    parts = graphs(p)
+    if ranks > 1:
+        _refuse_interchanges(p, ranks, parts)
+    run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
+    counts = [Volumes(part) for part in parts]
+    fixed: dict[str, Any] = {
+        "op": op,
+        "type": p.type,
+        "n": n,
+        "nb": p.nb,
+        "pivot": p.pivot if "pivot" in p.routine.options else None,
+        "stationary": "C" if any(operand.name == "C" for operand in p.operands) else None,
+        "slices": 1,
+        "tasks": sum(part.n for part in parts),
+        "tasks_run": sum(part.n for part in run),
+        "flops": sum(float(part.flops().sum()) for part in parts),
+        "pivot_messages": 0,
+        "critical_path": sum(int(part.critical_path()) for part in parts),
+    }
+    rows = [_row(fixed, map_, [count.under(map_) for count in counts]) for map_ in maps]
+    return sorted(rows, key=lambda row: (row.messages, row.bytes, row.imbalance))
+
+
+def _maps(
+    dist: str | Distribution | Sequence[str | Distribution],
+    ranks: int | None,
+    grid: tuple[int, int] | None,
+) -> list[Distribution]:
+    chosen = [dist] if isinstance(dist, str | Distribution) else list(dist)
+    if chosen == ["all"]:
+        chosen = list(distributions.available())
+    if not chosen:
+        raise ValueError("dist is empty; it must name at least one distribution")
+    if ranks is None:
+        ranks = grid[0] * grid[1] if grid else 1
+    alone = len(chosen) == 1
+    return [
+        name
+        if isinstance(name, Distribution)
+        else distributions.get(name, ranks, grid if alone or name == "2dbc" else None)
+        for name in chosen
+    ]
+
+
+def _refuse_interchanges(p: Problem, ranks: int, parts: Iterable[TaskGraph]) -> None:
+    if any(kind.definition.panel for part in parts for kind in part.kinds):
+        raise ValueError(
+            f"{p.op} with pivot {p.pivot!r} interchanges rows, and on {ranks} ranks those messages "
+            "depend on the data; what can be counted is getrf with pivot 'none', or one rank"
+        )
+
+
+def _row(fixed: dict[str, Any], map_: Distribution, volumes: Sequence[Volume]) -> Row:
+    # the parts of one routine work on the same matrices
+    flops = np.sum([volume.flops for volume in volumes], axis=0)
+    sent = np.sum([volume.sent for volume in volumes], axis=0)
+    mean = fixed["flops"] / map_.ranks
+    return Row(
+        **fixed,
+        ranks=map_.ranks,
+        grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
+        dist=map_.name,
+        messages=int(sent.sum()),
+        bytes=sum(volume.bytes for volume in volumes),
+        max_messages=int(sent.max()),
+        imbalance=float(flops.max() / mean) if mean else 1.0,
+        bytes_per_rank=max(int(volume.memory.max()) for volume in volumes),
+    )
+
+
+# -- the graph of a call ---------------------------------------------------------------------------
+
+
+class _Outline(TiledMatrix):
+    """A matrix without memory: all that a graph is built from."""
+
+    def __init__(self, operand: Operand, p: Problem) -> None:
+        layout = Layout(operand.m, operand.n, p.nb, operand.uplo)
+        self.layout = layout
+        self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
+        self.shape = layout.m, layout.n
+        self.mt, self.nt = layout.mt, layout.nt
+        self.dtype = p.dtype
+        self.writeable = True
+
+
+class _Notes(Engine):
+    """An engine that keeps graphs and runs nothing, as if LU never interchanged rows."""
+
+    name: ClassVar[str] = "plan"
+
+    def __init__(self) -> None:
+        self.graphs: list[TaskGraph] = []
+
+    def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        self.graphs.append(graph)
+        grids = [grid for grid in graph.grids if not grid.scratch]
+        for grid, matrix in zip(grids, matrices, strict=True):
+            # pivots, which getrs checks: each row of a panel stays, counted from 1
+            for k in range(grid.mt if grid.dtype.kind == "i" else 0):
+                pivots = matrix.tile(k, 0).array
+                pivots[:] = np.arange(1, len(pivots) + 1).reshape(pivots.shape)
+
+    def map(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
+        raise NotImplementedError("a plan computes nothing")
+
+
+def graphs(p: Problem) -> list[TaskGraph]:
+    """Return the task graphs that a routine runs, one after the other; usually one.
+
+    Parameters
+    ----------
+    p : Problem
+        From `taskla.routines.problem`.
+    """
+    outlines = [_Outline(operand, p) for operand in p.operands]
+    with _Notes():
+        given = p.routine.prepare(p, outlines) if p.routine.prepare else None
+    with _Notes() as notes:
+        p.routine.call(p, outlines, given)
+    # of an empty matrix there is nothing to run
+    return notes.graphs or [TaskFlow().graph()]

@@ -1,0 +1,72 @@
+"""Programs: an algorithm applied to matrices of given layouts, as a task graph.
+
+Everything that runs or counts an algorithm (the LAPACK-named functions, `taskla plan`) asks here,
+so that a graph of moderate size is built once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from taskla.flow import TaskFlow
+from taskla.graph import TaskGraph
+
+__all__ = ["Layout", "program"]
+
+#: graphs of more tile steps than this are built anew each time rather than kept
+_KEEP = 20_000
+
+
+class Layout(NamedTuple):
+    """What a program knows of a matrix: rows, columns, tile size, type, name; scratch or not."""
+
+    m: int
+    n: int
+    nb: int
+    dtype: np.dtype[Any]
+    name: str
+    scratch: bool = False
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles."""
+        return -(-self.m // self.nb) * -(-self.n // self.nb)
+
+
+def program(
+    algorithm: Callable[..., None], layouts: tuple[Layout, ...], params: tuple[Any, ...] = ()
+) -> TaskGraph:
+    """The task graph of ``algorithm(flow, *matrices, *params)``.
+
+    Parameters
+    ----------
+    algorithm : callable
+        One of `taskla.algorithms` or a function that calls them.
+    layouts : tuple of Layout
+        One a matrix, in the order in which `algorithm` takes them.
+    params : tuple
+        What follows the matrices.
+
+    Returns
+    -------
+    TaskGraph
+        Shared between callers: do not modify it.
+    """
+    steps = max((layout.tiles for layout in layouts), default=0) ** 1.5
+    return (_kept if steps <= _KEEP else _build)(algorithm, layouts, params)
+
+
+def _build(
+    algorithm: Callable[..., None], layouts: tuple[Layout, ...], params: tuple[Any, ...]
+) -> TaskGraph:
+    flow = TaskFlow()
+    matrices = [flow.matrix(a.m, a.n, a.nb, a.dtype, a.name, scratch=a.scratch) for a in layouts]
+    algorithm(flow, *matrices, *params)
+    return flow.graph()
+
+
+_kept = lru_cache(maxsize=64)(_build)

@@ -1,0 +1,394 @@
+"""What can be timed, checked and planned by name: one entry a LAPACK-named function.
+
+An entry says which options a routine has, what its operands are for given sizes, how it is called
+and how many flops count for it. `taskla.plan` calls routines on outlines of matrices, the command
+line on random ones, so that both see the same task graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from taskla import lapack
+from taskla.formats import format_of
+from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Uplo, choose_nb
+from taskla.operations import OPERATIONS
+
+__all__ = ["ALPHA", "BETA", "ROUTINES", "TYPES", "Operand", "Problem", "Routine", "problem"]
+
+#: LAPACK's letters
+TYPES = {"s": "float32", "d": "float64", "c": "complex64", "z": "complex128"}
+
+#: Scalars of the products: neither 0 nor 1, which kernels treat apart, and exact in every format.
+ALPHA, BETA = -0.5, 1.5
+
+Matrices = Sequence[TiledMatrix]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call: the routine, its sizes, its options. `problem` checks and completes them.
+
+    Attributes
+    ----------
+    op : str
+        A name in `ROUTINES`.
+    m, n, k, nrhs : int
+        Sizes. A routine on square matrices has the order n; k is the inner dimension of a product,
+        nrhs the number of right-hand sides.
+    nb : int
+        Tile size.
+    type : {"s", "d", "c", "z"}
+    uplo, side, trans, transa, transb, diag : str
+        BLAS's letters.
+    pivot : {"partial", "tournament", "none"}
+    norm : {"M", "1", "I", "F"}
+    """
+
+    op: str
+    n: int
+    m: int
+    k: int
+    nrhs: int
+    nb: int
+    type: str
+    uplo: str = "L"
+    side: str = "L"
+    trans: str = "N"
+    transa: str = "N"
+    transb: str = "N"
+    diag: str = "N"
+    pivot: str = "partial"
+    norm: str = "1"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's data type."""
+        return np.dtype(TYPES[self.type])
+
+    @property
+    def precision(self) -> str:
+        """Name of the number format, as in `taskla.formats`."""
+        return format_of(self.dtype).name
+
+    @property
+    def routine(self) -> Routine:
+        """The entry of the table."""
+        return ROUTINES[self.op]
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The matrices, in the order in which the routine takes them."""
+        return self.routine.operands(self)
+
+    @property
+    def flops(self) -> float:
+        """Flops that count for the routine (LAPACK working note 41), however it is tiled."""
+        parts = self.routine.cost(self)
+        complex_type = self.dtype.kind == "c"
+        return float(sum(OPERATIONS[name].flops(shapes, complex_type) for name, *shapes in parts))
+
+    @property
+    def order(self) -> int:
+        """Order of the square operand beside an m x n one."""
+        return self.m if self.side == "L" else self.n
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A matrix of a routine: its name, its shape, what random entries it needs, what it stores.
+
+    ``kind`` is one of `taskla.matrix_random.KINDS`, or "triangular", well-conditioned, or "factor",
+    the same with the real diagonal of a Cholesky factor. ``uplo`` is the triangle that is stored,
+    None for all tiles.
+    """
+
+    name: str
+    m: int
+    n: int
+    kind: str = "general"
+    uplo: Uplo | None = None
+
+
+@dataclass(frozen=True)
+class Routine:
+    """How a routine is called; p, X and given below are a problem, its matrices, what was prepared.
+
+    Attributes
+    ----------
+    options : frozenset of str
+        The fields of `Problem` that it uses besides n, nb and type.
+    operands : callable
+        From a problem to its matrices.
+    call : callable
+        ``call(p, X, given)`` computes, in place, and returns what the routine returns.
+    cost : callable
+        From a problem to ``(operation, *shapes)`` whose flops count.
+    prepare : callable, optional
+        ``prepare(p, X)`` computes what the routine wants first, a factor say; the pivots of one are
+        `given`.
+    """
+
+    options: frozenset[str]
+    operands: Callable[[Problem], tuple[Operand, ...]]
+    call: Callable[[Problem, Matrices, Any], Any]
+    cost: Callable[[Problem], Sequence[tuple[Any, ...]]]
+    prepare: Callable[[Problem, Matrices], Any] | None = None
+
+
+def problem(
+    op: str, n: int, nb: int | None = None, type: str = "d", workers: int = 1, **options: Any
+) -> Problem:
+    """Return a problem; options that are None take their defaults.
+
+    Parameters
+    ----------
+    op : str
+        A name in `ROUTINES`.
+    n : int
+        Columns, or the order of a square matrix.
+    nb : int, optional
+        Tile size. Default: that of `taskla.matrix_layout.choose_nb` for `workers`.
+    type : str, default "d"
+        A letter, or NumPy's name of the data type.
+    workers : int, default 1
+        Only to choose `nb`.
+    **options
+        Other fields of `Problem`; m and k default to n, nrhs to 1.
+
+    Raises
+    ------
+    ValueError
+        When there is no such routine, it does not have an option, or a value is not allowed.
+    """
+    if op not in ROUTINES:
+        close = get_close_matches(op, ROUTINES, n=1)
+        hint = f"did you mean {close[0]}? There are" if close else "there are"
+        raise ValueError(f"no operation {op!r}; {hint} {', '.join(ROUTINES)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    allowed = ROUTINES[op].options
+    for name in given:
+        if name not in allowed:
+            has = ", ".join(sorted(allowed)) or "none"
+            raise ValueError(f"{op} has no option {name}; it has {has}")
+    letters = {name: letter for letter, name in TYPES.items()} | {t: t for t in TYPES}
+    if type not in letters:
+        raise ValueError(f"type is {type!r}; allowed: {', '.join(letters)}")
+    letter = letters[type]
+    sizes = {"n": n, "m": given.pop("m", n), "k": given.pop("k", n), "nrhs": given.pop("nrhs", 1)}
+    for name, size in sizes.items():
+        if size < 0:
+            raise ValueError(f"{name} is {size}; it must be at least 0")
+    if nb is None:
+        nb = choose_nb(max(sizes["n"], sizes["m"]), TYPES[letter], workers)
+    if nb < 1:
+        raise ValueError(f"nb is {nb}; it must be at least 1")
+    return Problem(op=op, nb=nb, type=letter, **sizes, **given)
+
+
+# -- operands --------------------------------------------------------------------------------------
+
+
+def _stored(p: Problem) -> Uplo:
+    return "lower" if p.uplo == "L" else "upper"
+
+
+def _square(kind: str, uplo: bool = True) -> Callable[[Problem], tuple[Operand, ...]]:
+    return lambda p: (Operand("A", p.n, p.n, kind, _stored(p) if uplo else None),)
+
+
+def _with_rhs(kind: str, uplo: bool) -> Callable[[Problem], tuple[Operand, ...]]:
+    return lambda p: (*_square(kind, uplo)(p), Operand("B", p.n, p.nrhs))
+
+
+def _getrf_operands(p: Problem) -> tuple[Operand, ...]:
+    return (Operand("A", p.m, p.n, "dominant" if p.pivot == "none" else "general"),)
+
+
+def _lu_with_rhs(p: Problem) -> tuple[Operand, ...]:
+    return (*_getrf_operands(p), Operand("B", p.n, p.nrhs))
+
+
+def _gemm_operands(p: Problem) -> tuple[Operand, ...]:
+    a = (p.m, p.k) if p.transa == "N" else (p.k, p.m)
+    b = (p.k, p.n) if p.transb == "N" else (p.n, p.k)
+    return Operand("A", *a), Operand("B", *b), Operand("C", p.m, p.n)
+
+
+def _symm_operands(kind: str) -> Callable[[Problem], tuple[Operand, ...]]:
+    return lambda p: (
+        Operand("A", p.order, p.order, kind, _stored(p)),
+        Operand("B", p.m, p.n),
+        Operand("C", p.m, p.n),
+    )
+
+
+def _rank_k_operands(kind: str) -> Callable[[Problem], tuple[Operand, ...]]:
+    return lambda p: (
+        Operand("A", *((p.n, p.k) if p.trans == "N" else (p.k, p.n))),
+        Operand("C", p.n, p.n, kind, _stored(p)),
+    )
+
+
+def _triangular_operands(p: Problem) -> tuple[Operand, ...]:
+    return Operand("A", p.order, p.order, "triangular", _stored(p)), Operand("B", p.m, p.n)
+
+
+# -- calls -----------------------------------------------------------------------------------------
+
+
+def _factor(p: Problem, matrices: Matrices) -> None:
+    lapack.potrf(matrices[0])
+
+
+def _factor_lu(p: Problem, matrices: Matrices) -> Any:
+    return lapack.getrf(matrices[0], p.pivot)  # type: ignore[arg-type]
+
+
+def _gesv(p: Problem, matrices: Matrices, given: Any) -> Any:
+    if p.pivot == "partial":
+        return lapack.gesv(matrices[0], matrices[1])
+    piv = _factor_lu(p, matrices)
+    lapack.getrs(matrices[0], piv, matrices[1])
+    return piv
+
+
+def _gemm(p: Problem, matrices: Matrices, given: Any) -> Any:
+    A, B, C = matrices
+    return lapack.gemm(ALPHA, A, B, BETA, C, transa=p.transa, transb=p.transb)
+
+
+def _symm(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
+    return lambda p, X, _: routine(p.side, p.uplo, ALPHA, X[0], X[1], BETA, X[2])
+
+
+def _rank_k(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
+    return lambda p, X, _: routine(p.uplo, p.trans, ALPHA, X[0], BETA, X[1])
+
+
+def _triangular(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
+    return lambda p, X, _: routine(p.side, p.uplo, p.trans, p.diag, ALPHA, X[0], X[1])
+
+
+# -- flops -----------------------------------------------------------------------------------------
+
+Cost = Callable[[Problem], Sequence[tuple[Any, ...]]]
+
+
+def _on_square(*names: str) -> Cost:
+    return lambda p: [(name, (p.n, p.n)) for name in names]
+
+
+def _solves(p: Problem) -> list[tuple[Any, ...]]:
+    return [("trsm", (p.n, p.n), (p.n, p.nrhs))] * 2
+
+
+def _getrf_cost(p: Problem) -> list[tuple[Any, ...]]:
+    return [("getrf", (p.m, p.n))]
+
+
+def _gemm_cost(p: Problem) -> list[tuple[Any, ...]]:
+    return [("gemm", (p.m, p.k), (p.k, p.n), (p.m, p.n))]
+
+
+def _symm_cost(p: Problem) -> list[tuple[Any, ...]]:
+    return [("symm", (p.order, p.order), (p.m, p.n), (p.m, p.n))]
+
+
+def _rank_k_cost(p: Problem) -> list[tuple[Any, ...]]:
+    return [("syrk", (p.n, p.k), (p.n, p.n))]
+
+
+def _triangular_cost(p: Problem) -> list[tuple[Any, ...]]:
+    return [("trsm", (p.order, p.order), (p.m, p.n))]
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def _routine(
+    options: str,
+    operands: Callable[[Problem], tuple[Operand, ...]],
+    call: Callable[[Problem, Matrices, Any], Any],
+    cost: Cost,
+    prepare: Callable[[Problem, Matrices], Any] | None = None,
+) -> Routine:
+    return Routine(frozenset(options.split()), operands, call, cost, prepare)
+
+
+ROUTINES: dict[str, Routine] = {
+    "potrf": _routine(
+        "uplo", _square("spd"), lambda p, X, _: lapack.potrf(X[0]), _on_square("potrf")
+    ),
+    "potrs": _routine(
+        "uplo nrhs",
+        _with_rhs("spd", True),
+        lambda p, X, _: lapack.potrs(X[0], X[1]),
+        _solves,
+        _factor,
+    ),
+    "posv": _routine(
+        "uplo nrhs",
+        _with_rhs("spd", True),
+        lambda p, X, _: lapack.posv(X[0], X[1]),
+        lambda p: [*_on_square("potrf")(p), *_solves(p)],
+    ),
+    "potri": _routine(
+        "uplo",
+        _square("spd"),
+        lambda p, X, _: lapack.potri(X[0]),
+        _on_square("trtri", "lauum"),
+        _factor,
+    ),
+    "trtri": _routine(
+        "uplo diag",
+        _square("triangular"),
+        lambda p, X, _: lapack.trtri(X[0], diag=p.diag),
+        _on_square("trtri"),
+    ),
+    "lauum": _routine(
+        "uplo", _square("factor"), lambda p, X, _: lapack.lauum(X[0]), _on_square("lauum")
+    ),
+    "getrf": _routine("m pivot", _getrf_operands, lambda p, X, _: _factor_lu(p, X), _getrf_cost),
+    "getrs": _routine(
+        "nrhs trans pivot",
+        _lu_with_rhs,
+        lambda p, X, piv: lapack.getrs(X[0], piv, X[1], p.trans),
+        _solves,
+        _factor_lu,
+    ),
+    "gesv": _routine("nrhs pivot", _lu_with_rhs, _gesv, lambda p: [*_getrf_cost(p), *_solves(p)]),
+    "gemm": _routine("m k transa transb", _gemm_operands, _gemm, _gemm_cost),
+    "symm": _routine("m side uplo", _symm_operands("symmetric"), _symm(lapack.symm), _symm_cost),
+    "hemm": _routine("m side uplo", _symm_operands("hermitian"), _symm(lapack.hemm), _symm_cost),
+    "syrk": _routine(
+        "k uplo trans", _rank_k_operands("symmetric"), _rank_k(lapack.syrk), _rank_k_cost
+    ),
+    "herk": _routine(
+        "k uplo trans", _rank_k_operands("hermitian"), _rank_k(lapack.herk), _rank_k_cost
+    ),
+    "trsm": _routine(
+        "m side uplo trans diag", _triangular_operands, _triangular(lapack.trsm), _triangular_cost
+    ),
+    "trmm": _routine(
+        "m side uplo trans diag", _triangular_operands, _triangular(lapack.trmm), _triangular_cost
+    ),
+    "lange": _routine(
+        "m norm",
+        lambda p: (Operand("A", p.m, p.n),),
+        lambda p, X, _: lapack.lange(p.norm, X[0]),
+        lambda p: [("lange", (p.m, p.n))],
+    ),
+    "lansy": _routine(
+        "uplo norm",
+        _square("symmetric"),
+        lambda p, X, _: lapack.lansy(p.norm, X[0]),
+        _on_square("lange"),
+    ),
+}
