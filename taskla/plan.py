@@ -240,10 +240,10 @@ class _Notes(Engine):
         self.graphs.append(graph)
         grids = [grid for grid in graph.grids if not grid.scratch]
         for grid, matrix in zip(grids, matrices, strict=True):
-            # pivots, which getrs checks: each row of a panel stays, counted from 1
+            # pivots, which getrs checks: each row, counted from 1, stays where it is
             for k in range(grid.mt if grid.dtype.kind == "i" else 0):
                 pivots = matrix.tile(k, 0).array
-                pivots[:] = np.arange(1, len(pivots) + 1).reshape(pivots.shape)
+                pivots[:, 0] = k * grid.nb + 1 + np.arange(len(pivots))
 
     def map(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
         raise NotImplementedError("a plan computes nothing")

@@ -252,11 +252,7 @@ def _factor_lu(p: Problem, matrices: Matrices) -> Any:
 
 
 def _gesv(p: Problem, matrices: Matrices, given: Any) -> Any:
-    if p.pivot == "partial":
-        return lapack.gesv(matrices[0], matrices[1])
-    piv = _factor_lu(p, matrices)
-    lapack.getrs(matrices[0], piv, matrices[1])
-    return piv
+    return lapack.gesv(matrices[0], matrices[1], p.pivot)  # type: ignore[arg-type]
 
 
 def _gemm(p: Problem, matrices: Matrices, given: Any) -> Any:

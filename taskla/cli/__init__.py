@@ -1,0 +1,98 @@
+"""The command ``taskla``, the same as ``python -m taskla``.
+
+One command a file. This module and theirs import nothing that computes, so that ``--help`` is
+quick; a command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+import click
+
+from taskla import __version__
+from taskla.cli.options import DEBUG
+
+__all__ = ["main"]
+
+COMMANDS = ("bench", "solve", "plan", "info", "schedulers")
+
+
+class _Interrupted(click.ClickException):
+    """Ctrl-C."""
+
+    exit_code = 130
+
+
+class _Commands(click.Group):
+    """The commands, each imported when it is named; errors become one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"taskla.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]}? There are" if close else "there are"
+            ctx.fail(f"no command {args[0]!r}; {hint} {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        # what click itself means by an exception, and a reader of our output that went away
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            raise _Interrupted("interrupted") from None
+        except Exception as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            raise click.ClickException(_line(error)) from error
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        """Run a command line; exit with its code, and one line on standard error if it failed."""
+        run: Callable[..., Any] = super().main
+        if not standalone_mode:
+            return run(*args, standalone_mode=False, **extra)
+        try:
+            code = run(*args, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            click.echo(f"Error: {error.format_message()}", err=True)
+            code = error.exit_code
+        sys.exit(code)
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif isinstance(error, MemoryError):
+        text = str(error) or "not enough memory"
+    elif isinstance(error, (ValueError, TypeError, OSError, ImportError)):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error} (--debug shows where)"
+    notes = getattr(error, "__notes__", [])
+    return " ".join("; ".join([text, *notes]).split())
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
+@click.version_option(__version__, prog_name="taskla")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Tiled dense linear algebra: time it, check it, plan it, solve with it."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

@@ -1,0 +1,229 @@
+"""taskla bench."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskla.cli.options import (
+    debug_option,
+    grid as read_grid,
+    numbers,
+    output_options,
+    size_options,
+    usage,
+    words,
+)
+from taskla.cli.table import emit
+
+if TYPE_CHECKING:
+    from taskla.distributions import Distribution
+    from taskla.engines.threads import ThreadsEngine
+    from taskla.routines import Problem
+
+__all__ = ["Row", "command"]
+
+#: Columns that say what was run.
+SETTINGS = {"op", "type", "n", "nb", "ranks", "grid", "dist", "engine", "policy", "workers"}
+SETTINGS |= {"pivot", "precision", "compression"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One combination: what was run, and what it took.
+
+    Times are seconds; joules need a meter and are None without; a residual is None without
+    ``--check``. Messages and bytes are those between ranks.
+    """
+
+    op: str
+    type: str
+    n: int
+    nb: int
+    ranks: int
+    grid: str | None
+    dist: str
+    engine: str
+    policy: str
+    workers: int
+    pivot: str | None
+    precision: str
+    compression: str
+    t_submit: float | None
+    time: float | None
+    gflops: float | None
+    joules: float | None
+    gflops_per_watt: float | None
+    tasks: int | None
+    tasks_run: int | None
+    messages: int
+    pivot_messages: int
+    bytes_sent: int
+    residual: float | None
+    status: str | None
+
+
+@click.command(epilog="Example: taskla bench potrf -n 1000:4000:1000 --nb 256,512 --check")
+@click.argument("op")
+@size_options
+@click.option(
+    "--pivot",
+    type=words(("partial", "tournament", "none")),
+    metavar="LIST",
+    help="For LU: partial, tournament, none.  [default: partial]",
+)
+@click.option(
+    "--norm", type=click.Choice(["1", "I", "M", "F"]), help="For lange, lansy.  [default: 1]"
+)
+@click.option("--engine", default="threads", show_default=True, help="What runs the tasks.")
+@click.option(
+    "--workers", type=numbers(1), metavar="LIST", help="Threads.  [default: usable cores]"
+)
+@click.option(
+    "--policy",
+    type=words(),
+    metavar="LIST",
+    default="lws",
+    show_default=True,
+    help="See taskla schedulers.",
+)
+@click.option(
+    "--dist",
+    type=words(),
+    metavar="LIST",
+    default="2dbc",
+    show_default=True,
+    help="Which rank owns which tile; the threads engine is one rank.",
+)
+@click.option("--grid", type=read_grid, metavar="PxQ", help="Of the ranks.  [default: squarest]")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63),
+    default=0,
+    show_default=True,
+    help="Of the random matrices.",
+)
+@click.option("--check", "checked", is_flag=True, help="Check every result by its residual.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs that count; times are their medians.",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Runs before, uncounted.",
+)
+@output_options
+@debug_option
+@click.pass_context
+def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) -> None:
+    """Time OP on random matrices, one row for each combination of the values of all lists.
+
+    OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, gemm, symm, hemm, syrk, herk,
+    trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
+
+    Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
+    the last task's end), gflops (by LAPACK's count), joules and gflops/W (with a meter), tasks,
+    tasks_run (before and after fusion), messages, residual and status (with --check: PASSED up to
+    60 for factorisations and solutions, up to 3 for products and norms, else FAILED). The exit code
+    is the number of failures, at most 100.
+    """
+    failures = 0
+
+    def rows() -> Iterator[dict[str, Any]]:
+        nonlocal failures
+        for row in _rows(op, **choices):
+            failures += row.status == "FAILED"
+            yield asdict(row)
+
+    emit(rows(), form, SETTINGS)
+    ctx.exit(min(failures, 100))
+
+
+def _rows(
+    op: str, seed: int, checked: bool, repeat: int, warmup: int, **choices: Any
+) -> Iterator[Row]:
+    # all of them, before hours of work: the last may be impossible
+    with usage():
+        combinations = list(_combinations(op, **choices))
+    for p, engine, map_ in combinations:
+        yield _row(p, engine, map_, seed=seed, checked=checked, repeat=repeat, warmup=warmup)
+
+
+def _combinations(
+    op: str,
+    n: tuple[int, ...],
+    nb: tuple[int, ...] | None,
+    dtype: tuple[str, ...],
+    pivot: tuple[str, ...] | None,
+    engine: str,
+    workers: tuple[int, ...] | None,
+    policy: tuple[str, ...],
+    dist: tuple[str, ...],
+    grid: tuple[int, int] | None,
+    **options: Any,
+) -> Iterator[tuple[Problem, ThreadsEngine, Distribution]]:
+    from taskla import distributions, engines
+    from taskla.routines import problem
+
+    for order, tile, letter, pivoting, count, name, map_ in product(
+        n, nb or (None,), dtype, pivot or (None,), workers or (None,), policy, dist
+    ):
+        runs: Any = engines.engine(engine, workers=count, policy=name)
+        p = problem(op, order, tile, letter, runs.workers, pivot=pivoting, **options)
+        yield p, runs, distributions.get(map_, 1, grid)
+
+
+def _row(
+    p: Problem, engine: ThreadsEngine, map_: Distribution, *, checked: bool, **how: Any
+) -> Row:
+    from numpy.linalg import LinAlgError
+
+    from taskla.cli.measure import Measured, measure
+
+    measured, status = Measured(), None
+    try:
+        measured = measure(p, engine, checked=checked, **how)
+        if checked:
+            status = "PASSED" if measured.passed else "FAILED"
+    except LinAlgError as error:
+        # the matrices are made so that every routine can do its work
+        click.echo(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}", err=True)
+        status = "FAILED"
+    return Row(
+        op=p.op,
+        type=p.type,
+        n=p.n,
+        nb=p.nb,
+        ranks=map_.ranks,
+        grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
+        dist=map_.name,
+        engine=engine.name,
+        policy=engine.policy.name,
+        workers=engine.workers,
+        pivot=p.pivot if "pivot" in p.routine.options else None,
+        precision=p.precision,
+        compression="none",
+        t_submit=measured.t_submit,
+        time=measured.time,
+        gflops=measured.time and p.flops / measured.time / 1e9,
+        joules=None,
+        gflops_per_watt=None,
+        tasks=measured.tasks,
+        tasks_run=measured.tasks_run,
+        # one process is one rank, which owns everything
+        messages=0,
+        pivot_messages=0,
+        bytes_sent=0,
+        residual=measured.residual,
+        status=status,
+    )

@@ -1,0 +1,90 @@
+"""taskla info."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import click
+
+from taskla.cli.options import debug_option, output_options
+from taskla.cli.table import emit
+
+__all__ = ["command"]
+
+
+@click.command(epilog="Example: taskla info --json")
+@output_options
+@debug_option
+def command(form: str | None) -> None:
+    """Show the machine, the libraries, and what taskla has to offer on them."""
+    found = _facts()
+    if form is None:
+        emit(({"what": what, "value": _words(what, value)} for what, value in found.items()), form)
+    else:
+        emit([found], form)
+
+
+def _facts() -> dict[str, Any]:
+    import numpy
+    import scipy
+
+    from taskla import __version__, distributions, engines, kernels, schedulers
+    from taskla.engines.cores import cores
+    from taskla.operations import OPERATIONS
+
+    serving = next((blas for blas in kernels.blas_info() if blas["serves"]), None)
+    affinity = getattr(os, "sched_getaffinity", None)
+    total, available = _memory()
+    return {
+        "taskla": __version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "scipy": scipy.__version__,
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "cores_usable": cores(),
+        "affinity": sorted(affinity(0)) if affinity else None,
+        "memory": total,
+        "memory_available": available,
+        "blas": f"{serving['name']} {serving['version']}" if serving else None,
+        "blas_architecture": serving["architecture"] if serving else None,
+        "blas_threads": serving["threads"] if serving else None,
+        "blas_path": serving["path"] if serving else None,
+        "devices": sorted({device for _, device, _ in kernels.TABLE}),
+        "engines": list(engines.available()),
+        "policies": list(schedulers.available()),
+        "distributions": list(distributions.available()),
+        "operations": len(OPERATIONS),
+    }
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None)
+
+
+def _memory() -> tuple[int | None, int | None]:
+    """Bytes of memory in all, and available, where the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None, None
+    sizes = {key: int(size.split()[0]) * 1024 for key, _, size in (s.partition(":") for s in lines)}
+    return sizes.get("MemTotal"), sizes.get("MemAvailable")
+
+
+def _words(what: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if what.startswith("memory"):
+        return f"{value / 2**30:.1f} GiB"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,123 @@
+"""One combination of a bench: generate, call, time, check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from taskla import programs
+from taskla.cli.checks import check
+from taskla.cli.generate import matrices
+from taskla.engines import Engine
+from taskla.engines.base import TileSource
+from taskla.fusion import fuse
+from taskla.graph import TaskGraph
+from taskla.routines import Problem
+
+__all__ = ["Measured", "measure"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a combination took; all None for one that failed.
+
+    Attributes
+    ----------
+    t_submit, time : float
+        Seconds, medians of the repeats: to submit the tasks, and from the first submission to the
+        last task's end.
+    tasks, tasks_run : int
+        Tile tasks, and tasks after fusion.
+    residual : float or None
+        The worst of the repeats, None when nothing was checked.
+    passed : bool or None
+        Whether all repeats did, likewise.
+    """
+
+    t_submit: float | None = None
+    time: float | None = None
+    tasks: int | None = None
+    tasks_run: int | None = None
+    residual: float | None = None
+    passed: bool | None = None
+
+
+class _Observed(Engine):
+    """Another engine, with a note of when graphs reach it."""
+
+    name: ClassVar[str] = "observed"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.graphs: list[TaskGraph] = []
+        self.running = 0.0
+
+    def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        begin = perf_counter()
+        self.engine.run(graph, matrices)
+        self.running += perf_counter() - begin
+        self.graphs.append(graph)
+
+    def map(
+        self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        return self.engine.map(function, arguments)
+
+
+def measure(
+    p: Problem, engine: Engine, *, seed: int, repeat: int, warmup: int, checked: bool
+) -> Measured:
+    """Run a problem `warmup` times uncounted and `repeat` times counted, on fresh random matrices.
+
+    Parameters
+    ----------
+    p : Problem
+    engine : Engine
+    seed : int
+        Of the matrices.
+    repeat, warmup : int
+    checked : bool
+        Whether to check the result of every counted run.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the routine cannot do it.
+    """
+    times, submissions, checks = [], [], []
+    for number in range(warmup + repeat):
+        operands = matrices(p, seed, engine)
+        observed = _Observed(engine)
+        with engine:
+            given = p.routine.prepare(p, operands) if p.routine.prepare else None
+        # a graph kept from an earlier call would be no submission
+        programs._kept.cache_clear()
+        with observed:
+            begin = perf_counter()
+            outcome = p.routine.call(p, operands, given)
+            time = perf_counter() - begin
+        if number >= warmup:
+            times.append(time)
+            submissions.append(time - observed.running)
+            if checked:
+                checks.append(check(p, operands, outcome, seed))
+        # before the next ones take as much memory again
+        del operands
+    tasks = sum(int(graph.multiplicity.sum()) for graph in observed.graphs)
+    width = getattr(engine, "fuse", 1)
+    return Measured(
+        t_submit=median(submissions),
+        time=median(times),
+        tasks=tasks,
+        tasks_run=sum(fuse(graph, width).n for graph in observed.graphs),
+        # NaN is the worst of all, as NumPy has it
+        residual=float(np.max([residual for residual, _ in checks])) if checks else None,
+        passed=all(passed for _, passed in checks) if checks else None,
+    )

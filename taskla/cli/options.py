@@ -1,0 +1,200 @@
+"""Options that commands share, and the values that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+__all__ = [
+    "DEBUG",
+    "debug_option",
+    "engine_options",
+    "grid",
+    "numbers",
+    "output_options",
+    "size_options",
+    "usage",
+    "words",
+]
+
+#: Where a context keeps whether tracebacks are wanted.
+DEBUG = "taskla.debug"
+
+# Values of a range are run one by one: more of them than this are a slip.
+_MOST = 10_000
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+# -- values: functions of what the user wrote ------------------------------------------------------
+
+
+def numbers(least: int) -> Callable[[str], tuple[int, ...]]:
+    """Return what reads integers: ``a,b,...``, items may be ranges ``start:end[:step]``.
+
+    A range includes its end, as in Chameleon's testers.
+
+    Parameters
+    ----------
+    least : int
+        The smallest integer allowed.
+    """
+
+    def convert(text: str) -> tuple[int, ...]:
+        found: list[int] = []
+        for item in text.split(","):
+            try:
+                start, end, step = _bounds(item)
+            except ValueError:
+                raise click.BadParameter(
+                    f"{item!r} is not an integer or a range start:end[:step]"
+                ) from None
+            if start < least:
+                raise click.BadParameter(f"{start} is not allowed; it must be at least {least}")
+            items = range(start, end + 1, step)
+            if not 0 < len(items) <= _MOST:
+                raise click.BadParameter(f"{item!r} has {len(items)} values, not 1 to {_MOST}")
+            found += items
+        return tuple(found)
+
+    return convert
+
+
+def _bounds(item: str) -> tuple[int, int, int]:
+    first, *rest = (int(part) for part in item.split(":"))
+    if len(rest) > 2 or (len(rest) == 2 and rest[1] < 1):
+        raise ValueError(item)
+    return first, rest[0] if rest else first, rest[1] if len(rest) == 2 else 1
+
+
+def words(allowed: Sequence[str] = ()) -> Callable[[str], tuple[str, ...]]:
+    """Return what reads names, ``a,b,...``.
+
+    Parameters
+    ----------
+    allowed : sequence of str
+        The names. Default: any; they are checked where they are used.
+    """
+
+    def convert(text: str) -> tuple[str, ...]:
+        found = tuple(word.strip() for word in text.split(","))
+        for word in found:
+            if not word or (allowed and word not in allowed):
+                among = f"; allowed: {', '.join(allowed)}" if allowed else ""
+                raise click.BadParameter(f"{word!r} in {text!r} is not a name{among}")
+        return found
+
+    return convert
+
+
+def grid(text: str) -> tuple[int, int]:
+    """Read a grid of ranks, ``PxQ``."""
+    p, x, q = text.lower().partition("x")
+    if not (x and p.isdecimal() and q.isdecimal() and int(p) and int(q)):
+        raise click.BadParameter(f"{text!r} is not a grid PxQ, such as 2x3")
+    return int(p), int(q)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Turn what is wrong with arguments, by `ValueError`, into a wrong use of the command."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+# -- options ---------------------------------------------------------------------------------------
+
+
+def debug_option(command: Command) -> Command:
+    """Add ``--debug``."""
+
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        ctx.meta[DEBUG] = value
+
+    return click.option(
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=note,
+        help="Show where an error comes from.",
+    )(command)
+
+
+_OUTPUT = (
+    click.option("--csv", "form", flag_value="csv", help="Print comma-separated values."),
+    click.option("--json", "form", flag_value="json", help="Print one JSON object a line."),
+)
+
+
+def output_options(command: Command) -> Command:
+    """Add ``--csv`` and ``--json``, given to the command as ``form``."""
+    return _with(_OUTPUT, command)
+
+
+def _letters(name: str, letters: str, text: str) -> Callable[[Command], Command]:
+    return click.option(
+        f"--{name}",
+        type=click.Choice(list(letters), case_sensitive=False),
+        metavar=f"[{'|'.join(letters)}]",
+        help=f"{text}.  [default: {letters[0]}]",
+    )
+
+
+_SIZES = (
+    click.option(
+        "-n",
+        type=numbers(0),
+        metavar="LIST",
+        required=True,
+        help="Columns, or the order: a,b,... and ranges start:end[:step].",
+    ),
+    click.option(
+        "--nb", type=numbers(1), metavar="LIST", help="Tile size, likewise.  [default: from n]"
+    ),
+    click.option(
+        "--dtype",
+        type=words(("s", "d", "c", "z")),
+        metavar="LIST",
+        default="d",
+        show_default=True,
+        help="s, d, c, z: single, double; complex.",
+    ),
+    click.option("-m", type=click.IntRange(min=0), help="Rows.  [default: n]"),
+    click.option("-k", type=click.IntRange(min=0), help="Inner dimension.  [default: n]"),
+    click.option("--nrhs", type=click.IntRange(min=0), help="Right-hand sides.  [default: 1]"),
+    _letters("uplo", "LU", "Triangle of A, lower or upper"),
+    _letters("side", "LR", "A on the left or right"),
+    _letters("trans", "NTC", "A as it is, transposed or conjugate-transposed"),
+    _letters("transa", "NTC", "The same for gemm"),
+    _letters("transb", "NTC", "The same for gemm's B"),
+    _letters("diag", "NU", "Diagonal of A, or a unit one"),
+)
+
+
+def size_options(command: Command) -> Command:
+    """Add the sizes and BLAS's letters; all but -n and --dtype are None when not given."""
+    return _with(_SIZES, command)
+
+
+_ENGINE = (
+    click.option("--engine", default="threads", show_default=True, help="What runs the tasks."),
+    click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: usable cores]"),
+    click.option("--policy", default="lws", show_default=True, help="See taskla schedulers."),
+)
+
+
+def engine_options(command: Command) -> Command:
+    """Add ``--engine``, ``--workers`` and ``--policy``, one value each."""
+    return _with(_ENGINE, command)
+
+
+def _with(options: Sequence[Callable[[Any], Any]], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

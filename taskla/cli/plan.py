@@ -1,0 +1,84 @@
+"""taskla plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import click
+
+from taskla.cli.options import (
+    debug_option,
+    grid as read_grid,
+    numbers,
+    output_options,
+    size_options,
+    usage,
+    words,
+)
+from taskla.cli.table import emit
+
+__all__ = ["command"]
+
+#: Columns that say what was counted.
+SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
+
+
+@click.command(epilog="Example: taskla plan potrf -n 100000 --nb 500 --ranks 6 --dist all")
+@click.argument("op")
+@size_options
+@click.option(
+    "--ranks", type=numbers(1), metavar="LIST", help="Processes.  [default: those of --grid, or 1]"
+)
+@click.option(
+    "--dist",
+    type=words(),
+    metavar="LIST",
+    default="all",
+    show_default=True,
+    help="Distributions: 2dbc, row, col, or all.",
+)
+@click.option(
+    "--grid", type=read_grid, metavar="PxQ", help="Grid of 2dbc.  [default: the squarest, P <= Q]"
+)
+@click.option(
+    "--pivot",
+    type=click.Choice(["partial", "tournament", "none"]),
+    help="For LU.  [default: partial; none on several ranks]",
+)
+@output_options
+@debug_option
+def command(op: str, form: str | None, **choices: Any) -> None:
+    """Count what OP costs on many ranks, best distribution first. Nothing runs.
+
+    OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, gemm, symm, hemm, syrk, herk,
+    trsm or trmm. The owner of a tile computes it; a message brings one version of one tile to one
+    rank, once. Row interchanges depend on the data: on several ranks, LU is counted without.
+
+    Columns: tasks, tasks_run (after the fusion that one rank's threads do), flops, messages and
+    their bytes (whole tiles), max_messages (the most that one rank sends), imbalance (most flops
+    of a rank over the mean), bytes_per_rank (most memory for own tiles), critical_path (tasks).
+    """
+    emit(_rows(op, **choices), form, SETTINGS)
+
+
+def _rows(
+    op: str,
+    n: tuple[int, ...],
+    nb: tuple[int, ...] | None,
+    dtype: tuple[str, ...],
+    ranks: tuple[int, ...] | None,
+    dist: tuple[str, ...],
+    grid: tuple[int, int] | None,
+    **options: Any,
+) -> Iterator[dict[str, Any]]:
+    from taskla.plan import plan
+
+    for order, tile, letter, count in product(n, nb or (None,), dtype, ranks or (None,)):
+        with usage():
+            rows = plan(
+                op, order, ranks=count, dist=dist, grid=grid, nb=tile, dtype=letter, **options
+            )
+        yield from map(asdict, rows)

@@ -1,0 +1,282 @@
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import taskla as tla
+from taskla import TiledMatrix, distributions, engines
+from taskla.distributions import Distribution, block_cyclic
+from taskla.plan import PLANNED, Row, graphs, plan
+from taskla.routines import ROUTINES, TYPES, problem
+
+# Counted by a script apart from this package, at 12 tiles a side.
+CHOLESKY = {(2, 2): 132, (2, 3): 187, (3, 3): 242, (4, 4): 332, (5, 3): 323, (6, 6): 460}
+LU = {(2, 2): 154, (2, 3): 229, (3, 3): 304, (4, 4): 448, (5, 3): 444, (6, 6): 710}
+PRODUCT = {(2, 2): 288, (2, 3): 432, (3, 4): 720}
+
+
+@pytest.mark.parametrize(
+    ("op", "totals"),
+    [
+        ("potrf", CHOLESKY),
+        ("trtri", CHOLESKY),
+        ("lauum", CHOLESKY),
+        ("getrf", LU),
+        ("gemm", PRODUCT),
+    ],
+)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_messages_are_those_counted_elsewhere(
+    op: str, totals: dict[tuple[int, int], int], dtype: str
+) -> None:
+    for grid, messages in totals.items():
+        (row,) = plan(op, 120, nb=10, grid=grid, dtype=dtype)
+        assert row.messages == messages
+        assert row.bytes == messages * 100 * np.dtype(TYPES[dtype]).itemsize
+
+
+def test_a_row_has_these_columns() -> None:
+    # They are the keys of `taskla plan --json`, which other programs read.
+    assert " ".join(field.name for field in fields(Row)) == (
+        "op type n nb ranks grid dist pivot stationary slices tasks tasks_run flops messages "
+        "pivot_messages bytes max_messages imbalance bytes_per_rank critical_path"
+    )
+
+
+def test_a_row_in_full() -> None:
+    (row,) = plan("potrf", 1200, nb=100, ranks=4)
+    # as by hand: the column of the first ranks of each grid row has the most tiles
+    assert row == Row(
+        op="potrf",
+        type="d",
+        n=1200,
+        nb=100,
+        ranks=4,
+        grid="2x2",
+        dist="2dbc",
+        pivot=None,
+        stationary=None,
+        slices=1,
+        tasks=364,
+        tasks_run=364,
+        flops=1200**3 / 3 + 1200**2 / 2 + 1200 / 6,
+        messages=132,
+        pivot_messages=0,
+        bytes=132 * 80_000,
+        max_messages=row.max_messages,
+        imbalance=row.imbalance,
+        # tiles (i, j) with i odd, j even, i > j: 1 + 2 + ... + 6; i, j alike: the same
+        bytes_per_rank=21 * 80_000,
+        critical_path=34,
+    )
+    assert 132 / 4 <= row.max_messages < 132
+    assert 1 < row.imbalance < 1.5
+
+
+# -- what is planned is what runs ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "pivot"),
+    [
+        (op, pivot)
+        for op in PLANNED
+        for pivot in ([None, "tournament", "none"] if "pivot" in ROUTINES[op].options else [None])
+    ],
+)
+def test_the_graph_is_that_of_a_real_call(op: str, pivot: str | None) -> None:
+    p = problem(op, 70, 16, "d", pivot=pivot)
+    ran = []
+
+    class Recorder(engines.Engine):
+        name = "recorder"
+        under = tla.engine("threads", workers=1)
+
+        def run(self, graph, matrices):  # type: ignore[no-untyped-def]
+            ran.append(graph)
+            self.under.run(graph, matrices)
+
+        def map(self, function, arguments):  # type: ignore[no-untyped-def]
+            raise AssertionError("not asked for")
+
+    operands = [
+        TiledMatrix.random((o.m, o.n), 16, uplo=o.uplo, kind="spd" if o.m == o.n else "general")
+        for o in p.operands
+    ]
+    given = p.routine.prepare(p, operands) if p.routine.prepare else None
+    with Recorder():
+        p.routine.call(p, operands, given)
+    planned = graphs(p)
+    assert len(planned) == len(ran)
+    for expected, found in zip(ran, planned, strict=True):
+        assert found.kinds == expected.kinds
+        for name in ("kind", "indptr", "tiles", "modes"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+@pytest.mark.parametrize("op", [op for op in PLANNED if op not in ("getrf", "gesv", "getrs")])
+@given(n=st.integers(0, 60), nb=st.integers(1, 20), dtype=st.sampled_from(sorted(TYPES)))
+@settings(max_examples=20)
+def test_the_flops_of_the_tasks_are_those_of_the_routine(
+    op: str, n: int, nb: int, dtype: str
+) -> None:
+    (row,) = plan(op, n, nb=nb, dtype=dtype)
+    assert row.flops == pytest.approx(problem(op, n, nb, dtype).flops, rel=1e-12)
+
+
+# LAPACK working note 41, multiplications and additions together, for n = m = k = 30
+@pytest.mark.parametrize(
+    ("op", "flops"),
+    [
+        ("potrf", 30**3 / 3 + 30**2 / 2 + 30 / 6),
+        ("getrf", 2 * 30**3 / 3 - 30**2 / 2 + 5 * 30 / 6),
+        ("gemm", 2 * 30**3),
+        ("symm", 2 * 30**3),
+        ("syrk", 30 * 30 * 31),
+        ("trsm", 30**3),
+        ("potri", 2 * 30**3 / 3 + 30**2 / 2 + 5 * 30 / 6),
+    ],
+)
+def test_the_flops_of_a_routine_are_lapacks(op: str, flops: float) -> None:
+    assert problem(op, 30, 7).flops == pytest.approx(flops, rel=1e-12)
+    # a complex product is 6 and a sum 2
+    assert 2 * flops < problem(op, 30, 7, "z").flops < 6 * flops
+
+
+def test_the_path_and_the_counts_are_known_ones() -> None:
+    # N = 10: 3 N - 2 on the path; N potrf, N (N - 1) / 2 trsm and herk, N (N - 1) (N - 2) / 6 gemm
+    (row,) = plan("potrf", 1000, nb=100)
+    assert (row.critical_path, row.tasks) == (28, 10 + 45 + 45 + 120)
+    assert row.tasks_run < row.tasks
+    (row,) = plan("getrf", 1000, nb=100, pivot="none")
+    assert (row.critical_path, row.tasks) == (28, 10 + 90 + 285)
+
+
+# -- several distributions -------------------------------------------------------------------------
+
+
+def test_the_best_comes_first() -> None:
+    rows = plan("potrf", 1200, nb=100, ranks=6, dist="all")
+    assert {row.dist for row in rows} == set(distributions.available())
+    assert rows[0].dist == "2dbc"
+    keys = [(row.messages, row.bytes, row.imbalance) for row in rows]
+    assert keys == sorted(keys)
+    by_column, by_row = plan("trsm", 1200, nb=100, ranks=6, dist=["row", "col"])
+    assert (by_column.dist, by_row.dist) == ("col", "row")
+
+
+def test_a_grid_is_for_2dbc_when_there_are_others() -> None:
+    found = {row.dist: row.grid for row in plan("potrf", 600, nb=100, dist="all", grid=(3, 2))}
+    assert found == {"2dbc": "3x2", "row": "6x1", "col": "1x6"}
+    with pytest.raises(ValueError, match="row on 6 ranks has the grid 6x1"):
+        plan("potrf", 600, nb=100, dist="row", grid=(3, 2))
+
+
+def test_a_map_may_be_an_object() -> None:
+    skewed = Distribution("skewed", 3, None, lambda i, j: (i + 2 * j) % 3)
+    (row,) = plan("potrf", 600, nb=100, dist=skewed)
+    assert (row.dist, row.ranks, row.grid) == ("skewed", 3, None)
+    assert row.messages > 0
+    rows = plan("potrf", 600, nb=100, dist=[skewed, block_cyclic(3)])
+    assert {row.dist for row in rows} == {"skewed", "2dbc"}
+
+
+@pytest.mark.parametrize("dist", ["2dbc", "row", "col"])
+@pytest.mark.parametrize("op", PLANNED)
+def test_one_rank_sends_nothing(op: str, dist: str) -> None:
+    (row,) = plan(op, 70, nb=16, dist=dist)
+    assert (row.messages, row.bytes, row.max_messages, row.imbalance) == (0, 0, 0, 1)
+    assert row.tasks > 0
+
+
+@pytest.mark.parametrize("op", PLANNED)
+def test_an_empty_matrix_costs_nothing(op: str) -> None:
+    (row,) = plan(op, 0, nb=16, ranks=1)
+    assert (row.tasks, row.flops, row.bytes_per_rank, row.critical_path) == (0, 0, 0, 0)
+
+
+# -- LU --------------------------------------------------------------------------------------------
+
+
+def test_lu_is_counted_without_pivoting_on_several_ranks_and_says_so() -> None:
+    assert plan("getrf", 600, nb=100)[0].pivot == "partial"
+    assert plan("getrf", 600, nb=100, ranks=4)[0].pivot == "none"
+    assert plan("getrf", 600, nb=100, ranks=4) == plan("getrf", 600, nb=100, ranks=4, pivot="none")
+
+
+@pytest.mark.parametrize("pivot", ["partial", "tournament", "none"])
+@pytest.mark.parametrize("op", ["getrf", "getrs", "gesv"])
+def test_one_rank_may_pivot_as_it_likes(op: str, pivot: str) -> None:
+    (row,) = plan(op, 600, nb=100, pivot=pivot)
+    assert row.pivot == pivot
+    assert row.tasks > 0
+
+
+@pytest.mark.parametrize(
+    ("op", "pivot"),
+    [("getrf", "partial"), ("getrf", "tournament"), ("gesv", None), ("getrs", None)],
+)
+def test_messages_that_depend_on_the_data_are_refused(op: str, pivot: str | None) -> None:
+    message = f"{op} with pivot '{pivot or 'partial'}' interchanges rows, and on 4 ranks"
+    with pytest.raises(ValueError, match=message):
+        plan(op, 600, nb=100, ranks=4, pivot=pivot)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+def test_the_tile_size_is_chosen_for_a_worker_a_rank() -> None:
+    assert plan("potrf", 6000)[0].nb == 1024
+    assert plan("potrf", 6000, ranks=4)[0].nb == 512
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"op": "portf"}, "no operation 'portf'; did you mean potrf"),
+        ({"op": "qqq"}, "no operation 'qqq'; there are potrf, potrs"),
+        ({"op": "lange"}, "lange cannot be planned; there are potrf"),
+        ({"dist": "sbc", "ranks": 2}, "distribution 'sbc' does not exist"),
+        ({"dist": []}, "dist is empty"),
+        ({"ranks": 0}, "ranks is 0"),
+        ({"nb": 0}, "nb is 0"),
+        ({"n": -1}, "n is -1"),
+        ({"dtype": "q"}, "type is 'q'; allowed: float32, "),
+        ({"m": 5}, "potrf has no option m; it has uplo"),
+        ({"op": "gemm", "k": -1}, "k is -1"),
+        ({"op": "gemm", "pivot": "none"}, "gemm has no option pivot; it has k, m, transa, transb"),
+        ({"grid": (2, 2), "ranks": 6}, "nearest: ranks 4, or grid 2x3"),
+    ],
+)
+def test_what_is_not_allowed_is_named(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(**({"op": "potrf", "n": 600, "nb": 100} | arguments))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [
+        ("potrf", {"uplo": "U"}),
+        ("trsm", {"side": "R", "uplo": "U", "trans": "T", "diag": "U", "m": 30}),
+        ("gemm", {"m": 20, "k": 40, "transa": "T", "transb": "T"}),
+        ("syrk", {"k": 33, "trans": "T"}),
+        ("posv", {"nrhs": 13}),
+        ("getrf", {"m": 90}),
+    ],
+)
+def test_options_reach_the_graph(op: str, options: dict[str, object]) -> None:
+    (row,) = plan(op, 70, nb=16, **options)
+    default = plan(op, 70, nb=16)[0]
+    same = replace(default, tasks=row.tasks)
+    sizes = {"m", "k", "nrhs"} & set(options)
+    assert bool(sizes) == (asdict(row)["flops"] != same.flops)
+    p = problem(op, 70, 16, **options)
+    assert graphs(p)[0].kinds != graphs(problem(op, 70, 16))[0].kinds or sizes
+
+
+def test_a_million_tasks_are_planned() -> None:
+    (row,) = plan("potrf", 30_000, nb=150, ranks=6)
+    assert row.tasks == 200 * 201 * 202 // 6
+    # V = (p + q - 2) N (N + 1) / 2 - N (p (p - 1) + q (q - 1)) / 2 + C(p, 3) + C(q, 3)
+    assert row.messages == 3 * 200 * 201 // 2 - 200 * (2 + 6) // 2 + 0 + 1
