@@ -18,18 +18,15 @@ if TYPE_CHECKING:
     from taskla.flow import TaskFlow as TaskFlow
     from taskla.graph import TaskGraph as TaskGraph
     from taskla.lapack import (
-        geadd as geadd,
         gemm as gemm,
         gesv as gesv,
         getrf as getrf,
         getrs as getrs,
         hemm as hemm,
         herk as herk,
-        lacpy as lacpy,
         lange as lange,
         lanhe as lanhe,
         lansy as lansy,
-        laset as laset,
         lauum as lauum,
         posv as posv,
         potrf as potrf,
@@ -66,11 +63,11 @@ else:
         "engines": "engine",
         "flow": "TaskFlow",
         "graph": "TaskGraph",
-        "lapack": "geadd gemm gesv getrf getrs hemm herk lacpy lange lanhe lansy laset lauum posv"
+        # by way of the engines, on which matrices are made tile by tile
+        "lapack": "TiledMatrix gemm gesv getrf getrs hemm herk lange lanhe lansy lauum posv"
         " potrf potri potrs syrk trmm trsm trtri",
         "linalg": "cho_factor cho_solve cholesky det inv lu lu_factor lu_solve matmul norm slogdet"
         " solve solve_triangular symm",
-        "matrix": "TiledMatrix",
     }
     _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -16,9 +16,9 @@ from scipy.linalg import (
 from taskla import lapack
 from taskla._inputs import (
     Array,
-    array_of,
     columns,
     fits,
+    given,
     is_big,
     is_square,
     lapack_dtype,
@@ -102,9 +102,9 @@ def cholesky(
     True
     """
     refuse_tiled("cholesky", "potrf", a)
-    array = array_of(a)
+    a, array = given(a)
     c = _factor(array, lower, overwrite_a, check_finite, nb, clean=True)
-    return scipy_cholesky(array, lower, overwrite_a, check_finite) if c is None else c
+    return scipy_cholesky(a, lower, overwrite_a, check_finite) if c is None else c
 
 
 def cho_factor(
@@ -149,10 +149,11 @@ def cho_factor(
     array([1., 2.])
     """
     refuse_tiled("cho_factor", "potrf", a)
-    array = array_of(a)
+    a, array = given(a)
     c = _factor(array, lower, overwrite_a, check_finite, nb, clean=False)
     if c is None:
-        return scipy_cho_factor(array, lower, overwrite_a, check_finite)  # type: ignore[no-any-return]
+        # SciPy returns a list for a batch.
+        return tuple(scipy_cho_factor(a, lower, overwrite_a, check_finite))
     return c, lower if c.ndim == 2 else np.full(c.shape[:-2], lower)
 
 
@@ -207,9 +208,9 @@ def cho_solve(
     if isinstance(lower, np.ndarray):
         # cho_factor of a batch says the same for each member.
         lower = lower.flat[0]
-    factor, right = array_of(c), array_of(b)
+    (c, factor), (b, right) = given(c), given(b)
     x = _solve(factor, right, lower, overwrite_b, check_finite, nb)
-    return scipy_cho_solve((factor, lower), right, overwrite_b, check_finite) if x is None else x
+    return scipy_cho_solve((c, lower), b, overwrite_b, check_finite) if x is None else x
 
 
 def _factor(

@@ -12,7 +12,7 @@ from operator import index
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from taskla import _passes
 from taskla._passes import Part
@@ -21,10 +21,9 @@ from taskla.tile import Tile
 
 __all__ = [
     "Array",
-    "array_of",
-    "as_given",
     "columns",
     "fits",
+    "given",
     "is_big",
     "is_square",
     "lapack_dtype",
@@ -60,9 +59,14 @@ def refuse_tiled(function: str, instead: str, *arguments: object) -> None:
         )
 
 
-def array_of(a: ArrayLike) -> Array:
-    """Return what SciPy makes of an argument first: a plain ndarray, `a` itself if it is one."""
-    return np.asarray(a)
+def given(a: Any) -> tuple[Any, Array]:
+    """Return an argument as SciPy shall see it, and the plain array that SciPy makes of it.
+
+    The first is the argument itself, masked or sparse or worse; only lists are converted, lest it
+    be done twice.
+    """
+    array = np.asarray(a)
+    return array if isinstance(a, list | tuple) else a, array
 
 
 def is_big(order: int, nb: int | None) -> bool:
@@ -84,14 +88,6 @@ def is_big(order: int, nb: int | None) -> bool:
     if size < 1:
         raise ValueError(f"nb is {size}; it must be at least 1")
     return order > size
-
-
-def as_given(a: ArrayLike) -> ArrayLike:
-    """Return an argument for SciPy to judge, which refuses masked arrays and sparse matrices.
-
-    Lists are converted, so that it is not done twice.
-    """
-    return np.asarray(a) if isinstance(a, list | tuple) else a
 
 
 def is_square(a: Array) -> bool:

@@ -13,8 +13,7 @@ from taskla import _condition, _lu, _passes, lapack
 from taskla._inputs import (
     Array,
     Overwrite,
-    array_of,
-    as_given,
+    given,
     is_big,
     is_square,
     lapack_dtype,
@@ -105,8 +104,7 @@ def inv(
            [-0.125,  0.25 ]])
     """
     refuse_tiled("inv", "getrf", a)
-    a = as_given(a)
-    a1 = array_of(a)
+    a, a1 = given(a)
     is_ours = is_square(a1) and is_big(a1.shape[-1], nb)
     dtype = lapack_dtype(a1) if is_ours else None
     if dtype is None or assume_a not in _STRUCTURES or np.ma.isMaskedArray(a):
@@ -172,21 +170,22 @@ def _invert_general(a: Array, nb: int | None, place: int) -> float:
     piv, info = _lu.getrf(a, nb)
     if info:
         raise _condition.singular(place)
-    rcond = _condition.lu_rcond(a, norm)
     # With P^T A = L U, inv(A) P = X solves X L = inv(U)
     lapack.trtri(tiled(a, nb, "upper"))
     x = _passes.copied(a, a.dtype, "F", "U", False)
     lapack.trsm("R", "L", "N", "U", 1.0, A, tiled(x, A.nb))
     _passes.scatter_columns(x, _lu.row_order(piv, len(a)), a)
-    return rcond
+    return _condition.rcond(norm, lapack.lange("1", A))
 
 
 def _invert_triangle(a: Array, lower: bool, nb: int | None, place: int) -> float:
     """Replace a triangle by its inverse; return the reciprocal condition number."""
     if (a.diagonal() == 0).any():
         raise _condition.singular(place)
-    lapack.trtri(tiled(a, nb, "lower" if lower else "upper"))
-    return _condition.triangular_rcond(a, lower)
+    A = tiled(a, nb, "lower" if lower else "upper")
+    norm = lapack.lantr("1", A)
+    lapack.trtri(A)
+    return _condition.rcond(norm, lapack.lantr("1", A))
 
 
 def _invert_positive(a: Array, told: _Told, place: int) -> float | None:
@@ -195,14 +194,14 @@ def _invert_positive(a: Array, told: _Told, place: int) -> float | None:
     None if a matrix is not positive definite that was not said to be.
     """
     A = tiled(a, told.nb, "lower" if told.lower else "upper")
-    norm = (lapack.lanhe if a.dtype.kind == "c" else lapack.lansy)("1", A)
+    size = lapack.lanhe if a.dtype.kind == "c" else lapack.lansy
+    norm = size("1", A)
     try:
         lapack.potrf(A)
     except NotPositiveDefiniteError:
         if told.structure is None:
             return None
         raise _condition.singular(place) from None
-    rcond = _condition.cholesky_rcond(a, norm, told.lower)
     lapack.potri(A)
     _passes.mirror(a, "L" if told.lower else "U")
-    return rcond
+    return _condition.rcond(norm, size("1", A))

@@ -19,9 +19,9 @@ from taskla import _passes, lapack
 from taskla._inputs import (
     Array,
     Overwrite,
-    array_of,
     columns,
     fits,
+    given,
     is_big,
     is_square,
     lapack_dtype,
@@ -93,10 +93,11 @@ def lu_factor(
     array([1., 2.])
     """
     refuse_tiled("lu_factor", "getrf", a)
-    array = array_of(a)
+    a, array = given(a)
     dtype = _dtype(array, nb)
     if dtype is None:
-        return scipy_lu_factor(array, overwrite_a, check_finite)  # type: ignore[no-any-return]
+        # SciPy returns a list for a batch.
+        return tuple(scipy_lu_factor(a, overwrite_a, check_finite))
     factor = partial(_factor, dtype=dtype, check_finite=check_finite, nb=nb)
     if array.ndim > 2:
         factors, piv, info = over_batch(factor, (array, 2))
@@ -160,14 +161,11 @@ def lu_solve(
     >>> lu_solve(factors, [9.0, 10.0], trans=1)
     array([1., 2.])
     """
-    factors, piv, right = array_of(lu_and_piv[0]), array_of(lu_and_piv[1]), array_of(b)
-    refuse_tiled("lu_solve", "getrs", lu_and_piv[0], b)
-    x = _solve(factors, piv, right, trans, overwrite_b, check_finite, nb)
-    if x is not None:
-        return x
-    return scipy_lu_solve(  # type: ignore[no-any-return]
-        (factors, piv), right, trans, overwrite_b, check_finite
-    )
+    factors, piv = lu_and_piv
+    refuse_tiled("lu_solve", "getrs", factors, b)
+    (factors, matrix), (piv, swaps), (b, right) = given(factors), given(piv), given(b)
+    x = _solve(matrix, swaps, right, trans, overwrite_b, check_finite, nb)
+    return scipy_lu_solve((factors, piv), b, trans, overwrite_b, check_finite) if x is None else x
 
 
 def lu(
@@ -227,11 +225,11 @@ def lu(
            [4., 4.]])
     """
     refuse_tiled("lu", "getrf", a)
-    array = array_of(a)
+    a, array = given(a)
     dtype = _dtype(array, nb)
     if dtype is None:
         return scipy_lu(  # type: ignore[no-any-return]
-            array, permute_l, overwrite_a, check_finite, p_indices
+            a, permute_l, overwrite_a, check_finite, p_indices
         )
     if array.ndim > 2:
         split = partial(

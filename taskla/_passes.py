@@ -24,6 +24,7 @@ __all__ = [
     "is_mirrored",
     "mirror",
     "scatter_columns",
+    "sum_of_squares",
 ]
 
 Array: TypeAlias = NDArray[Any]
@@ -136,6 +137,19 @@ def mirror(a: Array, part: Part) -> None:
             a[cols, rows] = a[rows, cols].T.conj()
 
     _map(strip, a)
+
+
+def sum_of_squares(a: Array) -> float:
+    """Return the sum of ``|a_ij|**2``: of a strip in the type of `a`, of strips in double."""
+    if _runs_along_rows(a):
+        a = a.T
+
+    def strip(cols: slice) -> float:
+        # A view if the columns follow each other in memory.
+        run = a[:, cols].reshape(-1, order="F")
+        return float(np.vdot(run, run).real)
+
+    return float(sum(_map(strip, a)))
 
 
 def gathered(a: Array, order: Array) -> Array:

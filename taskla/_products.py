@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
-from math import isfinite
 from typing import Any, Literal
 
 import numpy as np
+from numpy import matmul as numpy_matmul
 from numpy.typing import ArrayLike
 from scipy.linalg import get_blas_funcs, norm as scipy_norm
 
 from taskla import _passes, lapack
 from taskla._inputs import (
     Array,
-    array_of,
+    given,
     is_big,
     lapack_dtype,
     operand,
@@ -77,7 +78,7 @@ def matmul(
     product = None
     if type(x1) is np.ndarray and type(x2) is np.ndarray and not options:
         product = _product(x1, x2, out, nb)
-    return np.matmul(x1, x2, out=out, **options) if product is None else product
+    return numpy_matmul(x1, x2, out=out, **options) if product is None else product
 
 
 def symm(
@@ -142,21 +143,21 @@ def symm(
     refuse_tiled("symm", "symm", a, b, c)
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}; allowed: 'left', 'right'")
-    given = [array_of(array) for array in (a, b, c) if array is not None]
-    dtype = lapack_dtype(*given)
+    arrays = [np.asarray(array) for array in (a, b, c) if array is not None]
+    dtype = lapack_dtype(*arrays)
     if dtype is None:
         raise TypeError("a, b or c has a dtype that does not fit complex128")
-    _check_symm(given, side, dtype, alpha, beta)
+    _check_symm(arrays, side, dtype, alpha, beta)
     if c is None:
-        x = np.empty(given[1].shape, dtype)
+        x = np.empty(arrays[1].shape, dtype)
     else:
-        x = scratch(given[2], dtype, False, overwrite="FC" if overwrite_c else "")
+        x = scratch(arrays[2], dtype, False, overwrite="FC" if overwrite_c else "")
     if x.size and is_big(min(x.shape), nb):
         X = tiled(x, nb)
-        A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in given[:2])
+        A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in arrays[:2])
         lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X)
     elif x.size:
-        _symm_at_once(alpha, given[0], given[1], beta, x, side == "right", bool(lower))
+        _symm_at_once(alpha, arrays[0], arrays[1], beta, x, side == "right", bool(lower))
     return x
 
 
@@ -209,17 +210,22 @@ def norm(
     4.0
     """
     refuse_tiled("norm", "lange", a)
-    a1 = array_of(a)
+    a, a1 = given(a)
     if a1.ndim != 2 or not is_big(min(a1.shape), nb):
-        return scipy_norm(a1, ord, axis, keepdims, check_finite)
+        return scipy_norm(a, ord, axis, keepdims, check_finite)
     letter = _NORMS.get(ord) if isinstance(ord, Hashable) else None
     if letter is None or axis is not None or keepdims or a1.dtype.char not in "fdFD":
-        return scipy_norm(a1, ord, axis, keepdims, check_finite)
-    value = lapack.lange(letter, tiled(operand(a1, a1.dtype.newbyteorder("="), False), nb))
-    if check_finite and not isfinite(value):
+        return scipy_norm(a, ord, axis, keepdims, check_finite)
+    array = operand(a1, a1.dtype.newbyteorder("="), False)
+    if letter == "F":
+        # As NumPy has it. LAPACK scales all elements lest a square overflow, several times slower.
+        value = math.sqrt(_passes.sum_of_squares(array))
+    else:
+        value = lapack.lange(letter, tiled(array, nb))
+    if check_finite and not math.isfinite(value):
         # Either the norm overflows or an element is not finite: only now is another pass needed.
-        _passes.check(a1)
-    # LAPACK's sums come as Python's floats from SciPy, NumPy's norm as the real type of `a`.
+        _passes.check(array)
+    # LAPACK's norms are Python's floats in SciPy, NumPy's is of the real type of `a`.
     return a1.real.dtype.type(value) if letter == "F" else value
 
 
@@ -227,8 +233,10 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
     """Return the product by tiles; None: NumPy is to answer."""
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         return None
+    if a.dtype.char not in "fdFD" or b.dtype.char not in "fdFD":
+        return None
     dtype = np.result_type(a, b)
-    if dtype.char not in "fdFD" or not is_big(min(*a.shape[-2:], b.shape[-1]), nb):
+    if not is_big(min(*a.shape[-2:], b.shape[-1]), nb):
         return None
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,10 +19,9 @@ from taskla import _condition, _lu, _passes, lapack
 from taskla._inputs import (
     Array,
     Overwrite,
-    array_of,
-    as_given,
     columns,
     fits,
+    given,
     is_big,
     is_square,
     lapack_dtype,
@@ -124,8 +124,7 @@ def solve(
     array([1., 2.])
     """
     refuse_tiled("solve", "gesv", a, b)
-    a, b = as_given(a), as_given(b)
-    a1, b1 = array_of(a), array_of(b)
+    (a, a1), (b, b1) = given(a), given(b)
     is_ours = is_square(a1) and fits(a1, b1) and is_big(a1.shape[-1], nb)
     dtype = _dtype(a1, b1) if is_ours else None
     if (
@@ -210,9 +209,9 @@ def solve_triangular(
     """
     refuse_tiled("solve_triangular", "trsm", a, b)
     rest = trans, lower, unit_diagonal, overwrite_b, check_finite
-    matrix, right = array_of(a), array_of(b)
+    (a, matrix), (b, right) = given(a), given(b)
     x = _solve_triangular(matrix, right, *rest, nb)
-    return scipy_solve_triangular(matrix, right, *rest) if x is None else x
+    return scipy_solve_triangular(a, b, *rest) if x is None else x
 
 
 def _solve_triangular(
@@ -328,9 +327,9 @@ def _solve_general(a: Array, x: Array, system: _System, place: int) -> float:
     piv, info = _lu.getrf(factors, system.nb)
     if info:
         raise _condition.singular(place)
-    rcond = _condition.lu_rcond(factors, norm)
-    _lu.getrs(factors, piv, x, system.trans, system.nb)
-    return rcond
+    solve = partial(_lu.getrs, factors, piv, nb=system.nb)
+    solve(x, system.trans)
+    return _rcond(norm, solve, factors)
 
 
 def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | None:
@@ -347,9 +346,12 @@ def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | 
         if system.structure is None:
             return None
         raise _condition.singular(place) from None
-    rcond = _condition.cholesky_rcond(factor, norm, system.lower)
-    lapack.potrs(C, tiled(x, C.nb))
-    return rcond
+
+    def solve(x: Array, trans: str) -> None:
+        lapack.potrs(C, tiled(x, C.nb))
+
+    solve(x, "N")
+    return _rcond(norm, solve, factor)
 
 
 def _solve_triangle(a: Array, x: Array, lower: bool, system: _System, place: int) -> float:
@@ -357,5 +359,14 @@ def _solve_triangle(a: Array, x: Array, lower: bool, system: _System, place: int
     if (a.diagonal() == 0).any():
         raise _condition.singular(place)
     A = tiled(a, system.nb)
-    lapack.trsm("L", "L" if lower else "U", system.trans, "N", 1.0, A, tiled(x, A.nb))
-    return _condition.triangular_rcond(a, lower)
+    uplo = "L" if lower else "U"
+
+    def solve(x: Array, trans: str) -> None:
+        lapack.trsm("L", uplo, trans, "N", 1.0, A, tiled(x, A.nb))
+
+    solve(x, system.trans)
+    return _rcond(lapack.lantr("1", A, uplo), solve, a)
+
+
+def _rcond(norm: float, solve: Callable[[Array, str], None], a: Array) -> float:
+    return _condition.rcond(norm, _condition.inverse_norm(solve, len(a), a.dtype))

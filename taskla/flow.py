@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from taskla.flow_blas import BlasCalls
 from taskla.graph import Grid, Kind, TaskGraph
-from taskla.operations import OPERATIONS, Access
+from taskla.operations import OPERATIONS, Access, Operation
 from taskla.tiles import Tiles, flip
 
 __all__ = ["TaskFlow", "Tiles", "flip"]
@@ -37,8 +37,7 @@ class TaskFlow(BlasCalls):
         self._grids: list[Grid] = []
         self._kinds: dict[Kind, int] = {}
         self._tasks = 0
-        # per call: kind, (count, width) tile numbers, operand of each column, priority
-        self._calls: list[tuple[int, NDArray[np.int32], NDArray[np.uint8], float | None]] = []
+        self._calls: list[_Call] = []
 
     def matrix(
         self,
@@ -92,6 +91,7 @@ class TaskFlow(BlasCalls):
         priority: float | None = None,
         precision: str | None = None,
         compression: str | None = None,
+        accumulate: bool = False,
     ) -> None:
         """Submit an operation on every tile of the operands, broadcast against one another.
 
@@ -108,12 +108,15 @@ class TaskFlow(BlasCalls):
             Larger first. Default: the bottom level, from the graph.
         precision, compression : str, optional
             Tags: the format to compute in and the compression of the result.
+        accumulate : bool, default False
+            Access what the operation adds to (``beta`` is 1) as `Access.REDUX` rather than RW:
+            contributions commute, and do not wait for one another.
 
         Raises
         ------
         ValueError
-            If there is no such operation, the operands or params are not as many as it has, or
-            their shapes do not broadcast.
+            If there is no such operation, the operands or params are not as many as it has, their
+            shapes do not broadcast, or `accumulate` is asked of an operation that does not add.
         """
         definition = OPERATIONS.get(operation)
         if definition is None:
@@ -133,7 +136,8 @@ class TaskFlow(BlasCalls):
         dtype = (writes or operands)[0].dtype
         kind = Kind(operation, params, dtype, precision, compression)
         number = self._kinds.setdefault(kind, len(self._kinds))
-        self._calls.append((number, tiles, operand, priority))
+        modes = _adding(definition, params) if accumulate else definition.modes
+        self._calls.append(_Call(number, tiles, operand, modes, priority))
         self._tasks += len(tiles)
 
     def __len__(self) -> int:
@@ -142,34 +146,46 @@ class TaskFlow(BlasCalls):
     def graph(self) -> TaskGraph:
         """The task graph of what was submitted so far."""
         calls = self._calls
-        count = np.array([len(tiles) for _, tiles, _, _ in calls], dtype=np.int64)
-        width = np.array([tiles.shape[1] for _, tiles, _, _ in calls], dtype=np.int64)
-        number = np.array([kind for kind, _, _, _ in calls], dtype=np.int32)
+        count = np.array([len(call.tiles) for call in calls], dtype=np.int64)
+        width = np.array([call.tiles.shape[1] for call in calls], dtype=np.int64)
+        number = np.array([call.kind for call in calls], dtype=np.int32)
         indptr = np.zeros(self._tasks + 1, dtype=np.int64)
         np.cumsum(np.repeat(width, count), out=indptr[1:])
-        operand = _concatenate([np.tile(op, len(tiles)) for _, tiles, op, _ in calls], np.uint8)
-        modes = np.empty_like(operand)
-        at = 0
-        kinds = list(self._kinds)
-        for kind, tiles, op, _ in calls:
-            row = np.array(kinds[kind].definition.modes, dtype=np.uint8)[op]
-            modes[at : at + tiles.size].reshape(tiles.shape)[:] = row
-            at += tiles.size
+        rows = [np.array(call.modes, dtype=np.uint8)[call.operand] for call in calls]
         priority = None
-        if any(p is not None for *_, p in calls):
-            per_call = np.array([0.0 if p is None else p for *_, p in calls])
+        if any(call.priority is not None for call in calls):
+            per_call = np.array([call.priority or 0.0 for call in calls])
             priority = np.repeat(per_call, count)
         return TaskGraph(
             grids=self._grids,
-            kinds=kinds,
+            kinds=list(self._kinds),
             kind=np.repeat(number, count),
             indptr=indptr,
-            tiles=_concatenate([tiles.ravel() for _, tiles, _, _ in calls], np.int32),
-            operand=operand,
-            modes=modes,
+            tiles=_concatenate([call.tiles.ravel() for call in calls], np.int32),
+            operand=_concatenate([np.tile(c.operand, len(c.tiles)) for c in calls], np.uint8),
+            modes=_concatenate(
+                [np.tile(row, len(c.tiles)) for row, c in zip(rows, calls, strict=True)], np.uint8
+            ),
             calls=np.concatenate([[0], np.cumsum(count)]),
             priority=priority,
         )
+
+
+class _Call(NamedTuple):
+    """One submission: (count, width) tile numbers, and the operand of each of their columns."""
+
+    kind: int
+    tiles: NDArray[np.int32]
+    operand: NDArray[np.uint8]
+    modes: tuple[Access, ...]
+    priority: float | None
+
+
+def _adding(operation: Operation, params: tuple[Any, ...]) -> tuple[Access, ...]:
+    """The access modes of an operation whose result is a contribution."""
+    if dict(zip(operation.params, params, strict=True)).get("beta") != 1:
+        raise ValueError(f"accumulate=True asks for an operation with beta=1, not {operation.name}")
+    return tuple(Access.REDUX if mode == Access.RW else mode for mode in operation.modes)
 
 
 def _concatenate(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -26,7 +26,8 @@ Diag = str
 class BlasCalls(ABC):
     """The routines; `taskla.flow.TaskFlow` says what submission means.
 
-    Every method takes the keywords of `submit` (``priority``, ``precision``, ``compression``).
+    Every method takes the keywords of `submit` (``priority``, ``precision``, ``compression``,
+    ``accumulate``).
     """
 
     @abstractmethod
@@ -226,17 +227,17 @@ class BlasCalls(ABC):
 
     # -- LU on tile columns ------------------------------------------------------------------------
 
-    def getrf(self, A: Tiles, P: Tiles, **tags: Any) -> None:
-        """P A := L U by partial pivoting, each tile column of A (`Tiles.columns`) one panel."""
-        self.submit("getrf", _plain("getrf", A), P, **tags)
+    def getrf(self, A: Tiles, P: Tiles, row: int = 0, **tags: Any) -> None:
+        """P A := L U by partial pivoting of a panel (`Tiles.columns`) that begins at `row`."""
+        self.submit("getrf", _plain("getrf", A), P, params=(row,), **tags)
 
     def getrf_nopiv(self, A: Tiles, **tags: Any) -> None:
         """A := L U without pivoting."""
         self.submit("getrf_nopiv", _plain("getrf_nopiv", A), **tags)
 
-    def laswp(self, P: Tiles, A: Tiles, forward: bool = True, **tags: Any) -> None:
-        """Apply a panel's row interchanges P to tile columns A (`Tiles.columns`)."""
-        self.submit("laswp", P, _plain("laswp", A), params=(forward,), **tags)
+    def laswp(self, P: Tiles, A: Tiles, row: int = 0, forward: bool = True, **tags: Any) -> None:
+        """Apply row interchanges P to tile columns A (`Tiles.columns`) that begin at `row`."""
+        self.submit("laswp", P, _plain("laswp", A), params=(row, forward), **tags)
 
     def getrf_tnt_leaf(self, A: Tiles, C: Tiles, R: Tiles, row: int, **tags: Any) -> None:
         """C, R := the rows that partial pivoting of A chooses, and their numbers, from `row` on."""

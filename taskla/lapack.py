@@ -192,21 +192,20 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         candidates = shapes[0]._replace(name="C", scratch=True)
         rows = Layout(A.m, 1, A.nb, np.dtype(np.int64), "R", scratch=True)
         run(_getrf.getrf_tntpiv, [A, column], (*shapes, pivots, candidates, rows))
-    piv += np.arange(k, dtype=np.int32) // A.nb * A.nb - 1
+    piv -= 1
     return piv
 
 
 def _panel_pivots(piv: Any, A: TiledMatrix) -> tuple[Columns, Layout]:
-    """Interchanges of the whole matrix as those of its panels: 1-based, from the panel's top."""
+    """Interchanges as LAPACK counts rows, from 1."""
     given = np.asarray(piv)
     k = min(A.m, A.n)
     if given.shape != (k,) or given.dtype.kind not in "iu":
         raise ValueError(f"piv must be ({k},) integers, not {given.dtype} of shape {given.shape}")
-    top = np.arange(k) // A.nb * A.nb
     if k and ((given < np.arange(k)) | (given >= A.m)).any():
         raise ValueError(f"piv must have i <= piv[i] < {A.m} for every i")
-    local = (given - top + 1).astype(np.int32)
-    return Columns.of_vector(local, A.nb), Layout(k, 1, A.nb, local.dtype, "P")
+    pivots = given.astype(np.int32) + 1
+    return Columns.of_vector(pivots, A.nb), Layout(k, 1, A.nb, pivots.dtype, "P")
 
 
 def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMatrix:
@@ -259,7 +258,7 @@ def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     piv = np.arange(A.n, dtype=np.int32)
     pivots = Layout(A.n, 1, A.nb, piv.dtype, "P")
     run(_gesv.gesv, [A, Columns.of_vector(piv, A.nb), B], (a, pivots, b))
-    piv += np.arange(A.n, dtype=np.int32) // A.nb * A.nb - 1
+    piv -= 1
     return piv
 
 

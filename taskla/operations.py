@@ -172,9 +172,9 @@ register("trtri", "uplo diag", "RW", _trtri)
 register("lauum", "uplo", "RW", _potrf)
 
 # LU: a panel is a tile column from the diagonal down, its pivots one integer column
-register("getrf", "", "RW W", _getrf, panel=True)
+register("getrf", "row", "RW W", _getrf, panel=True)
 register("getrf_nopiv", "", "RW", _getrf)
-register("laswp", "forward", "R RW", panel=True)
+register("laswp", "row forward", "R RW", panel=True)
 register("getrf_tnt_leaf", "row0", "R W W", _getrf)
 register("getrf_tnt_merge", "", "RW RW R R", _getrf)
 register("getrf_tnt_pivots", "top n", "R W")

@@ -32,6 +32,7 @@ PARAMS = {
     "offdiag": 0.0,
     "forward": True,
     "hermitian": True,
+    "row": 0,
     "row0": 0,
     "top": 0,
     "n": 4,
@@ -101,7 +102,7 @@ def tile(rows, cols, dtype="f8"):
         ("gemm", ("T", "N", 1.0, 1.0), (tile(3, 4), tile(4, 2), tile(3, 2))),
         ("gemm", ("N", "T", 1.0, 1.0), (tile(3, 4), tile(4, 2), tile(3, 2))),
         ("trsm", ("L", "L", "N", "N", 1.0), (tile(3, 3), tile(4, 3))),
-        ("trsm", ("R", "L", "N", "N", 1.0), (tile(4, 3), tile(4, 3))),
+        ("trsm", ("R", "L", "N", "N", 1.0), (tile(4, 2), tile(4, 3))),
         ("trmm", ("R", "L", "N", "N", 0.0), (tile(3, 3), tile(3, 4))),
         ("syrk", ("L", "N", 1.0, 1.0), (tile(3, 4), tile(4, 4))),
         ("herk", ("L", "T", 1.0, 1.0), (tile(3, 4), tile(4, 3))),
@@ -109,8 +110,8 @@ def tile(rows, cols, dtype="f8"):
         ("symm", ("R", "L", 1.0, 1.0), (tile(3, 3), tile(3, 4), tile(3, 4))),
         ("potrf", ("L",), (tile(3, 4),)),
         ("trtri", ("L", "U"), (tile(3, 4),)),
-        ("getrf", (), (tile(4, 3), tile(4, 1, "i4"))),
-        ("laswp", (True,), (tile(4, 1, "i4"), tile(3, 3))),
+        ("getrf", (0,), (tile(4, 3), tile(4, 1, "i4"))),
+        ("laswp", (0, True), (tile(4, 1, "i4"), tile(3, 3))),
         ("lacpy", ("G", "T"), (tile(4, 3), tile(4, 3))),
         ("geadd", ("N", 1.0, 1.0), (tile(4, 3), tile(3, 4))),
         ("lange", ("1",), (tile(3, 4), tile(3, 1))),
@@ -157,7 +158,7 @@ def test_threads_do_not_mix_up_their_errors():
             return error.minor
         return 0
 
-    with ThreadPoolExecutor(4) as pool:
+    with blas_threads(1), ThreadPoolExecutor(4) as pool:
         assert list(pool.map(work, range(800))) == [seed % 200 for seed in range(800)]
 
 
@@ -294,7 +295,9 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_has_no_limit():
-    result = run(FORK, OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2")
+    result = run(
+        FORK, TASKLA_BLAS="", OPENBLAS_NUM_THREADS="2", MKL_NUM_THREADS="2", OMP_NUM_THREADS="2"
+    )
     assert result.returncode == 0, result.stderr
 
 

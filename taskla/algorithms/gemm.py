@@ -9,9 +9,10 @@ __all__ = ["gemm"]
 
 def gemm(flow: TaskFlow, A: Tiles, B: Tiles, C: Tiles, alpha: Any = 1.0, beta: Any = 1.0) -> None:
     """C := alpha A B + beta C, C stays where it is.  [BLAS dgemm; SUMMA's order of steps]"""
-    if A.nt == 0:
-        # C := beta C
+    if A.nt == 0 or alpha == 0:
+        # C := beta C, without a look at A and B
         flow.lascl(C, beta)
+        return
     for k in range(A.nt):
         # C_ij := alpha A_ik B_kj + beta C_ij
         flow.gemm(A[:, k], B[k, :], C, alpha=alpha, beta=beta if k == 0 else 1.0)

@@ -8,11 +8,9 @@ __all__ = ["getrs"]
 
 def getrs(flow: TaskFlow, A: Tiles, P: Tiles, B: Tiles, trans: str = "N") -> None:
     """B := op(A)^-1 B where A and P hold L, U and the interchanges of `getrf`.  [LAPACK dgetrs]"""
-    steps = range(A.nt)
     if trans == "N":
         # B := P B
-        for k in steps:
-            flow.laswp(P[k, 0], B[k:, :].columns)
+        flow.laswp(P.columns, B.columns)
         # B := U^-1 L^-1 B
         trsm(flow, A, B, uplo="L", diag="U")
         trsm(flow, A, B, uplo="U")
@@ -22,5 +20,4 @@ def getrs(flow: TaskFlow, A: Tiles, P: Tiles, B: Tiles, trans: str = "N") -> Non
     trsm(flow, A, B, uplo="L")
     trsm(flow, A, B, uplo="U", diag="U")
     # B := P^T B
-    for k in reversed(steps):
-        flow.laswp(P[k, 0], B[k:, :].columns, forward=False)
+    flow.laswp(P.columns, B.columns, forward=False)

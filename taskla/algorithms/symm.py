@@ -18,6 +18,10 @@ def symm(
     beta: Any = 1.0,
 ) -> None:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A = A^T.  [BLAS dsymm]"""
+    if alpha == 0:
+        # C := beta C, without a look at A and B
+        flow.lascl(C, beta)
+        return
     if uplo == "U":
         A = A.T
     if side == "R":
@@ -46,6 +50,10 @@ def hemm(
     beta: Any = 1.0,
 ) -> None:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A = A^H.  [BLAS zhemm]"""
+    if alpha == 0:
+        # C := beta C, without a look at A and B
+        flow.lascl(C, beta)
+        return
     if uplo == "U":
         A = A.H
     if side == "R":

@@ -13,9 +13,11 @@ def syrk(
     """C := alpha A A^T + beta C, the triangle `uplo` of C.  [BLAS dsyrk]"""
     if uplo == "U":
         C = C.T
-    if A.nt == 0:
+    if A.nt == 0 or alpha == 0:
+        # C := beta C, without a look at A
         flow.lascl(C.below_diagonal, beta)
         flow.lascl(C.diagonal, beta, uplo="L")
+        return
     for k in range(A.nt):
         # C_ii := alpha A_ik A_ik^T + beta C_ii
         flow.syrk(A[:, k], C.diagonal, alpha=alpha, beta=beta)
@@ -30,9 +32,11 @@ def herk(
     """C := alpha A A^H + beta C, the triangle `uplo` of C.  [BLAS zherk]"""
     if uplo == "U":
         C = C.H
-    if A.nt == 0:
+    if A.nt == 0 or alpha == 0:
+        # C := beta C, without a look at A
         flow.lascl(C.below_diagonal, beta)
         flow.lascl(C.diagonal, beta, uplo="L")
+        return
     for k in range(A.nt):
         # C_ii := alpha A_ik A_ik^H + beta C_ii
         flow.herk(A[:, k], C.diagonal, alpha=alpha, beta=beta)

@@ -17,6 +17,10 @@ def trmm(
     alpha: Any = 1.0,
 ) -> None:
     """B := alpha A B (side L) or alpha B A (side R), A triangular as seen.  [BLAS dtrmm]"""
+    if alpha == 0:
+        # as in BLAS, which does not look at A then
+        flow.laset(B)
+        return
     if side == "R":
         # (B A)^T = A^T B^T, and the same with H
         if A.op == "C":

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from taskla.engines import base
 from taskla.engines.base import Engine
+from taskla.matrix_layout import set_map_tiles
 
 __all__ = ["Engine", "available", "current", "engine"]
 
@@ -83,3 +85,11 @@ def _load(name: str) -> type[Engine]:
     """Import the class of a name in the table."""
     loaded: type[Engine] = getattr(import_module(f"taskla.engines.{name}"), _ENGINES[name])
     return loaded
+
+
+def _map_tiles(function: Callable[[int, int], None], tiles: list[tuple[int, int]]) -> None:
+    current().map(function, tiles)
+
+
+# Matrices are made tile by tile on the workers of the engine in force; they know of no engine.
+set_map_tiles(_map_tiles)

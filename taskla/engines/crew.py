@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from taskla import kernels
-from taskla.engines.interrupts import DeferredInterrupt
 from taskla.engines.progress import Bar
+from taskla.engines.signals import DeferredSignals
 
 __all__ = ["Each", "Job", "conduct", "is_worker"]
 
@@ -136,7 +136,7 @@ def conduct(job: Job, workers: int, progress: bool | None = False) -> None:
     else:
         workers = min(workers, job.count)
         bar = Bar.wanted(progress) if job.count > 1 else None
-        with DeferredInterrupt(job.stop), kernels.blas_threads(1):
+        with DeferredSignals(job.stop), kernels.blas_threads(1):
             if workers > 1 or bar is not None:
                 _employ(job, workers, bar)
             else:
@@ -155,19 +155,32 @@ def _labour(job: Job, worker: int) -> None:
 
 def _employ(job: Job, workers: int, bar: Bar | None) -> None:
     """Start worker threads and wait until they have ended."""
-    threads = [
-        threading.Thread(
-            target=copy_context().run, args=(_labour, job, worker), name=f"taskla-worker-{worker}"
-        )
-        for worker in range(workers)
-    ]
-    started = []
+    over = threading.Event()
+    at_work = workers
+
+    def labour(worker: int) -> None:
+        nonlocal at_work
+        try:
+            _labour(job, worker)
+        finally:
+            with job.lock:
+                at_work -= 1
+                if not at_work:
+                    over.set()
+
+    started: list[threading.Thread] = []
     try:
-        for thread in threads:
+        for worker in range(workers):
+            thread = threading.Thread(
+                target=copy_context().run, args=(labour, worker), name=f"taskla-worker-{worker}"
+            )
             thread.start()
             started.append(thread)
         if bar is not None:
-            bar.watch(job, threads)
+            bar.watch(job, over)
+        # Not a join: before Python 3.13 an exception from a signal's handler that falls into one
+        # makes the thread pass for ended.
+        over.wait()
     except BaseException:
         job.stop()
         raise

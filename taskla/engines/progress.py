@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -70,31 +69,19 @@ class Bar:
             return cls(DELAY)
         return None
 
-    def watch(self, job: Watched, threads: Sequence[threading.Thread]) -> None:
-        """Wait for threads to end, showing how far the job has come."""
+    def watch(self, job: Watched, over: threading.Event) -> None:
+        """Show how far a job has come until it is over, or not at all if the screen is taken."""
         begin = time.monotonic()
-        _wait(threads, self._delay)
-        if not any(thread.is_alive() for thread in threads):
-            return
-        if not _screen.acquire(blocking=False):
+        if over.wait(self._delay) or not _screen.acquire(blocking=False):
             return
         try:
             with _columns() as display:
                 line = display.add_task("", total=None, rate="")
-                while True:
+                _draw(display, line, job, time.monotonic() - begin)
+                while not over.wait(PERIOD):
                     _draw(display, line, job, time.monotonic() - begin)
-                    if not any(thread.is_alive() for thread in threads):
-                        break
-                    _wait(threads, PERIOD)
         finally:
             _screen.release()
-
-
-def _wait(threads: Sequence[threading.Thread], seconds: float) -> None:
-    """Wait until all threads have ended, at most so long."""
-    end = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
 
 
 def _draw(display: Progress, line: TaskID, job: Watched, seconds: float) -> None:

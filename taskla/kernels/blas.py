@@ -8,6 +8,9 @@ copied into the order of the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from taskla.kernels import recursive
 from taskla.kernels.arguments import (
     FLIP_SIDE,
     FLIP_UPLO,
@@ -19,7 +22,7 @@ from taskla.kernels.arguments import (
     transposition,
 )
 from taskla.kernels.pointers import CHAR, INT, LETTERS, function, is_complex
-from taskla.kernels.recursive import triangular
+from taskla.kernels.recursive import Solve
 from taskla.kernels.table import Kernel, register
 from taskla.tile import Tile
 
@@ -63,17 +66,34 @@ def gemm(dtype: str, transa: str, transb: str, alpha: complex, beta: complex) ->
 @register("trsm")
 def trsm(dtype: str, side: str, uplo: str, trans: str, diag: str, alpha: complex) -> Kernel:
     """B = alpha inv(op(A)) B, or alpha B inv(op(A)); A is a triangle."""
-    return _triangular("trsm", dtype, side, uplo, trans, diag, alpha)
+    return _triangular("trsm", recursive.trsm, dtype, side, uplo, trans, diag, alpha)
 
 
 @register("trmm")
 def trmm(dtype: str, side: str, uplo: str, trans: str, diag: str, alpha: complex) -> Kernel:
     """B = alpha op(A) B, or alpha B op(A); A is a triangle."""
-    return _triangular("trmm", dtype, side, uplo, trans, diag, alpha)
+    return _triangular("trmm", _multiply, dtype, side, uplo, trans, diag, alpha)
+
+
+def _multiply(letter: str, side: str, uplo: str, trans: str, diag: str) -> Solve:
+    routine = function(letter + "trmm")
+    SIDE, UPLO, TRANS, DIAG = (CHAR[option] for option in (side, uplo, trans, diag))
+
+    def call(m: int, n: int, alpha: int, a: int, lda: int, b: int, ldb: int) -> None:
+        routine(SIDE, UPLO, TRANS, DIAG, INT[m], INT[n], alpha, a, INT[lda], b, INT[ldb])
+
+    return call
 
 
 def _triangular(
-    routine: str, dtype: str, side: str, uplo: str, trans: str, diag: str, alpha: complex
+    routine: str,
+    prepare: Callable[..., Solve],
+    dtype: str,
+    side: str,
+    uplo: str,
+    trans: str,
+    diag: str,
+    alpha: complex,
 ) -> Kernel:
     letter = LETTERS[dtype]
     choice(routine, "side", side, "LR")
@@ -83,22 +103,24 @@ def _triangular(
     x = number(routine, "alpha", alpha, letter)
     left, other = side == "L", TRANSPOSE.get(trans)
 
-    # (order of A, order of B) -> routine; the two transpositions of A's triangle cancel.
+    # (order of A, order of B) -> routine. A is transposed for its own order and, with the side, for
+    # that of B; twice is not at all.
     calls = {
-        ("F", "F"): triangular(letter, routine, side, uplo, trans, diag),
-        ("C", "C"): triangular(letter, routine, FLIP_SIDE[side], FLIP_UPLO[uplo], trans, diag),
+        ("F", "F"): prepare(letter, side, uplo, trans, diag),
+        ("C", "C"): prepare(letter, FLIP_SIDE[side], FLIP_UPLO[uplo], trans, diag),
     }
     if other:
-        calls["C", "F"] = triangular(letter, routine, side, FLIP_UPLO[uplo], other, diag)
-        calls["F", "C"] = triangular(letter, routine, FLIP_SIDE[side], uplo, other, diag)
+        calls["C", "F"] = prepare(letter, side, FLIP_UPLO[uplo], other, diag)
+        calls["F", "C"] = prepare(letter, FLIP_SIDE[side], uplo, other, diag)
 
     def kernel(a: Tile, b: Tile) -> None:
         m, n = b.rows, b.cols
-        if a.rows != a.cols or a.rows != (m if left else n):
+        # The last diagonal tile of an oblong matrix's factors holds a triangle and more.
+        if min(a.rows, a.cols) != (m if left else n):
             mismatch(routine, a, b)
         call = calls.get((a.order, b.order))
         if not alpha:
-            # BLAS does not read A then; the recursion would.
+            # BLAS does not read A then; recursion would.
             b.array[...] = 0
         elif call is None:
             kernel(reordered(a, b.order), b)

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from taskla.errors import SingularMatrixError
 from taskla.kernels import recursive
 from taskla.kernels.arguments import FLIP_UPLO, choice, mismatch, reordered
-from taskla.kernels.pointers import INFO, INT, LETTERS, function
-from taskla.kernels.recursive import Square
+from taskla.kernels.pointers import CHAR, INFO, INT, LETTERS, function
 from taskla.kernels.table import Kernel, register
 from taskla.tile import Tile
 
@@ -27,19 +26,33 @@ def potrf(dtype: str, uplo: str) -> Kernel:
     """A = L L^H or U^H U, in place.
 
     The kernel raises NotPositiveDefiniteError for a leading minor that is not positive or not a
-    number, with the factor of the minors before it in the tile.
+    number.
     """
     letter = LETTERS[dtype]
     choice("potrf", "uplo", uplo, "LU")
-    return _square("potrf", recursive.potrf(letter, uplo), recursive.potrf(letter, FLIP_UPLO[uplo]))
+    calls = {o: recursive.potrf(letter, u) for o, u in (("F", uplo), ("C", FLIP_UPLO[uplo]))}
+
+    def kernel(a: Tile) -> None:
+        if a.rows != a.cols:
+            mismatch("potrf", a)
+        calls[a.order](a.rows, a.pointer, a.ld)
+
+    return kernel
 
 
 @register("lauum")
 def lauum(dtype: str, uplo: str) -> Kernel:
     """A = L^H L or U U^H, over the triangle."""
-    letter = LETTERS[dtype]
     choice("lauum", "uplo", uplo, "LU")
-    return _square("lauum", recursive.lauum(letter, uplo), recursive.lauum(letter, FLIP_UPLO[uplo]))
+    routine = function(LETTERS[dtype] + "lauum")
+    triangles = {"F": CHAR[uplo], "C": CHAR[FLIP_UPLO[uplo]]}
+
+    def kernel(a: Tile) -> None:
+        if a.rows != a.cols:
+            mismatch("lauum", a)
+        routine(triangles[a.order], INT[a.rows], a.pointer, INT[a.ld], INFO.at)
+
+    return kernel
 
 
 @register("trtri")
@@ -51,32 +64,23 @@ def trtri(dtype: str, uplo: str, diag: str) -> Kernel:
     letter = LETTERS[dtype]
     choice("trtri", "uplo", uplo, "LU")
     choice("trtri", "diag", diag, "NU")
-    invert = _square(
-        "trtri",
-        recursive.trtri(letter, uplo, diag),
-        recursive.trtri(letter, FLIP_UPLO[uplo], diag),
-    )
+    calls = {o: recursive.trtri(letter, u, diag) for o, u in (("F", uplo), ("C", FLIP_UPLO[uplo]))}
 
-    def kernel(a: Tile) -> None:
-        if diag == "N" and len(zeros := np.flatnonzero(a.array.diagonal() == 0)):
-            raise SingularMatrixError(int(zeros[0]) + 1)
-        invert(a)
-
-    return kernel
-
-
-def _square(operation: str, fortran: Square, transposed: Square) -> Kernel:
     def kernel(a: Tile) -> None:
         if a.rows != a.cols:
-            mismatch(operation, a)
-        (fortran if a.order == "F" else transposed)(a.rows, a.pointer, a.ld)
+            mismatch("trtri", a)
+        if diag == "N" and len(zeros := np.flatnonzero(a.array.diagonal() == 0)):
+            raise SingularMatrixError(int(zeros[0]) + 1)
+        calls[a.order](a.rows, a.pointer, a.ld)
 
     return kernel
 
 
 @register("getrf")
-def getrf(dtype: str) -> Kernel:
-    """A = P L U of a panel, m x n, with LAPACK's pivots: int32, from 1, one column of min(m, n).
+def getrf(dtype: str, row: int) -> Kernel:
+    """A = P L U of a panel, m x n, with LAPACK's pivots: int32, one column of min(m, n).
+
+    Pivots are row numbers of the matrix, from 1; the panel begins below its first `row` rows.
 
     A zero pivot does not stop it (LAPACK's ``info > 0``): U is singular then.
     """
@@ -91,7 +95,7 @@ def getrf(dtype: str) -> Kernel:
         work = a if a.order == "F" else reordered(a, "F")
         m, n, at = INT[a.rows], INT[a.cols], pivots.__array_interface__["data"][0]
         routine(m, n, work.pointer, INT[work.ld], at, INFO.at)
-        p.array[:, 0] = pivots
+        np.add(pivots, row, out=p.array[:, 0])
         if work is not a:
             a.array[...] = work.array
 
@@ -118,8 +122,11 @@ def getrf_nopiv(dtype: str) -> Kernel:
 
 
 @register("laswp")
-def laswp(dtype: str, forward: bool) -> Kernel:
-    """Interchange row i of A with row P[i], for all i in order, or in reverse to undo it."""
+def laswp(dtype: str, row: int, forward: bool) -> Kernel:
+    """Interchange row i of A with row P[i], for all i in order, or in reverse to undo it.
+
+    Pivots count the rows of the matrix from 1; A begins below its first `row` rows.
+    """
     routine = function(LETTERS[dtype] + "laswp")
     direction = INT[1 if forward else -1]
 
@@ -127,10 +134,11 @@ def laswp(dtype: str, forward: bool) -> Kernel:
         if p.cols != 1 or p.rows > a.rows:
             mismatch("laswp", p, a)
         # LAPACK would follow a stray index anywhere.
-        pivots = np.ascontiguousarray(p.array[:, 0], dtype=np.int32)
+        pivots = np.subtract(p.array[:, 0], row, dtype=np.int32)
         if len(pivots) and not 1 <= pivots.min() <= pivots.max() <= a.rows:
             raise ValueError(
-                f"laswp: pivots from {pivots.min()} to {pivots.max()}; allowed: 1 to {a.rows}"
+                f"laswp: pivots from {pivots.min() + row} to {pivots.max() + row}; "
+                f"allowed: {row + 1} to {row + a.rows}"
             )
         if a.order == "F":
             at = pivots.__array_interface__["data"][0]

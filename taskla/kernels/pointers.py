@@ -48,7 +48,18 @@ _BLAS = {
     "geru": 9,
     "asum": 3,
 }
-_LAPACK = {"potrf": 5, "trtri": 6, "lauum": 5, "getrf": 6, "laswp": 7, "laset": 7}
+_LAPACK = {
+    "potrf": 5,
+    "trtri": 6,
+    "lauum": 5,
+    "getrf": 6,
+    "laswp": 7,
+    "lacpy": 7,
+    "laset": 7,
+    "lantr": 8,
+}
+# These return a number, of the real type.
+_FUNCTIONS = {"asum", "lantr"}
 
 
 class _Integers(dict[int, int]):
@@ -84,6 +95,20 @@ class _Info(threading.local):
         self.at = ctypes.addressof(self.value)
 
 
+class Workspace(threading.local):
+    """A square matrix of BLAS's type `letter` and the given order, one a thread.
+
+    Attributes
+    ----------
+    at : int
+        Address of the first element; the leading dimension is the order.
+    """
+
+    def __init__(self, letter: str, order: int) -> None:
+        self._memory = (ctypes.c_char * (order * order * SIZES[letter]))()
+        self.at = ctypes.addressof(self._memory)
+
+
 class Scalar:
     """A number of BLAS's type `letter` that stays in memory as long as this object lives.
 
@@ -111,7 +136,7 @@ class Scalar:
 
 
 INT = _Integers()
-CHAR = _Characters("NTCLURG")
+CHAR = _Characters("NTCLURG1")
 INFO = _Info()
 
 
@@ -130,14 +155,10 @@ class Library:
         The value of TASKLA_BLAS that chooses it.
     find : callable
         From a routine's name with its type letter to its address.
-    recursive : bool
-        Whether its triangular and Cholesky routines are so much slower than its gemm on one
-        thread that recursion down to small blocks gains.
     """
 
     name: str
     find: Callable[[str], int]
-    recursive: bool
 
 
 @cache
@@ -173,7 +194,7 @@ def function(name: str) -> Routine:
         Takes the routine's arguments as addresses (int), checks nothing, releases the GIL.
     """
     letter, stem = name[0], name[1:]
-    result = _PARTS[letter] if stem == "asum" else None
+    result = _PARTS[letter] if stem in _FUNCTIONS else None
     arguments = [ctypes.c_void_p] * {**_BLAS, **_LAPACK}[stem]
     return ctypes.CFUNCTYPE(result, *arguments)(library().find(name))
 
@@ -194,7 +215,7 @@ def _load_scipy() -> Library:
         assert isinstance(address, int)
         return address
 
-    return Library("scipy", find, recursive=True)
+    return Library("scipy", find)
 
 
 def _load_mkl() -> Library:
@@ -216,7 +237,7 @@ def _load_mkl() -> Library:
         assert address is not None
         return address
 
-    return Library("mkl", find, recursive=False)
+    return Library("mkl", find)
 
 
 _LOADERS: dict[str, Callable[[], Library]] = {"scipy": _load_scipy, "mkl": _load_mkl}

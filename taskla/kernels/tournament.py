@@ -59,9 +59,10 @@ def getrf_tnt_merge(dtype: str) -> Kernel:
     return kernel
 
 
-@register("getrf_tnt_pivots")
+# a task is of the type that it writes, and this one writes pivots
+@register("getrf_tnt_pivots", formats=(*LETTERS, "int32"))
 def getrf_tnt_pivots(dtype: str, top: int, n: int) -> Kernel:
-    """Turn the winners' numbers into LAPACK's pivots of a panel that begins at row `top`: int32."""
+    """Turn the winners' numbers into LAPACK's pivots, from 1, of a panel that begins at `top`."""
 
     def kernel(i: Tile, p: Tile) -> None:
         if p.rows != n or p.cols != 1 or i.cols != 1:
@@ -70,10 +71,10 @@ def getrf_tnt_pivots(dtype: str, top: int, n: int) -> Kernel:
         place: dict[int, int] = {}
         occupant: dict[int, int] = {}
         winners = [row - top for row in i.array[:, 0].tolist() if row >= 0]
-        pivots = list(range(1, n + 1))
+        pivots = list(range(top + 1, top + n + 1))
         for target, row in enumerate(winners[:n]):
             source = place.get(row, row)
-            pivots[target] = source + 1
+            pivots[target] = top + source + 1
             evicted = occupant.get(target, target)
             occupant[source], place[evicted] = evicted, source
             occupant[target], place[row] = row, target
