@@ -1,0 +1,341 @@
+"""Ordinary kriging of real data: how large are cities, given where they are and their neighbours?
+
+The logarithms of the populations of n places are taken for a Gaussian process on the globe, with an
+exponential correlation (Matern 1/2) and a nugget. Its correlation matrix, of order n, is assembled
+tile by tile, factored and used by tasks on the threads of this machine; some of the places are held
+out and predicted from the others. docs/kriging.md tells the story.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+import taskla as tla
+from taskla.engines import Engine
+
+DATA = Path(__file__).parent / "data" / "cities15000.csv.gz"
+PLACES = 34006
+EARTH_KM = 6371.0
+# The likelihood is maximised over this grid, on a few places: one small factorisation a model.
+RANGES_KM = (200.0, 400.0, 800.0, 1600.0, 3200.0)
+NUGGETS = (0.6, 0.7, 0.8, 0.9, 0.95)
+FIT_PLACES = 2500
+
+Array: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+
+
+# -- the data --------------------------------------------------------------------------------------
+
+
+class Places(NamedTuple):
+    """Places on the unit sphere, the first `observed` ones observed and the others held out."""
+
+    points: Array
+    values: Array
+    observed: int
+
+
+def load(path: Path) -> tuple[Array, Array]:
+    """Return unit vectors, shape (count, 3), and the decimal logarithms of 1 + population."""
+    columns = np.loadtxt(
+        path,
+        delimiter=",",
+        skiprows=1,
+        usecols=(3, 4, 5),
+        quotechar='"',
+        comments=None,
+        encoding="utf-8",
+        unpack=True,
+    )
+    latitude, longitude = np.radians(columns[:2])
+    x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
+    return np.column_stack([x, y, np.sin(latitude)]), np.log10(1 + columns[2])
+
+
+def morton_order(points: Array, bits: int = 16) -> Indices:
+    """Return the order along a Z-curve through the cube around the sphere, which has no seam.
+
+    Neighbours on the curve are neighbours on the globe, so that entries of one tile are alike.
+    """
+    cells = ((points + 1) / 2 * (2**bits - 1)).astype(np.int64)
+    codes = np.zeros(len(points), dtype=np.int64)
+    for bit, axis in product(range(bits), range(3)):
+        codes |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
+    return np.argsort(codes, kind="stable")
+
+
+def choose(points: Array, values: Array, n: int, share: float, seed: int) -> Places:
+    """Choose n places at random and hold out a share of them; both parts in Morton order."""
+    chosen = np.random.default_rng(seed).permutation(len(points))[:n]
+    observed = n - max(1, round(share * n))
+    parts = (chosen[:observed], chosen[observed:])
+    order = np.concatenate([part[morton_order(points[part])] for part in parts])
+    return Places(points[order], values[order], observed)
+
+
+# -- the model -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """(1 - nugget) exp(-distance / range) between two places, 1 of a place with itself.
+
+    The distance is that through the Earth, for which the exponential is a correlation in space,
+    hence on the sphere. Called with rows and columns, it returns that block of the matrix.
+    """
+
+    points: Array
+    range_km: float
+    nugget: float
+
+    def __call__(self, rows: Indices, cols: Indices) -> Array:
+        # |p - q|^2 = 2 (1 - p.q). Rounding blurs it by a decimetre or so where p and q are near,
+        # and may make it negative. Each step is one NumPy call in place, without the GIL; the
+        # block is in Fortran order, as the tiles are.
+        block = (self.points[cols] @ self.points[rows].T).T
+        np.subtract(1.0, block, out=block)
+        np.maximum(block, 0.0, out=block)
+        np.sqrt(block, out=block)
+        block *= -np.sqrt(2.0) * EARTH_KM / self.range_km
+        np.exp(block, out=block)
+        block *= 1.0 - self.nugget
+        _, i, j = np.intersect1d(rows, cols, assume_unique=True, return_indices=True)
+        block[i, j] = 1.0
+        return block
+
+    def assemble(self, nb: int | None = None) -> tla.TiledMatrix:
+        """Return the matrix, one triangle, made by one task a tile."""
+        n = len(self.points)
+        return tla.TiledMatrix.from_function(self, (n, n), nb=nb, uplo="lower")
+
+
+class Estimate(NamedTuple):
+    """What the observed values say: generalised least squares and the profile likelihood."""
+
+    mean: float
+    sill: float
+    log_likelihood: float
+    whitened: Array
+
+
+def estimate(L: tla.TiledMatrix, values: Array, observed: int) -> Estimate:
+    """Estimate mean and sill from the first `observed` values and the factor L of all places.
+
+    L = [L11 0; L21 L22], and L11 is the factor of those observed: one forward substitution gives
+    L11^-1 [values 1], two columns of uncorrelated numbers.
+    """
+    columns = np.zeros((L.n, 2), order="F")
+    columns[:observed] = np.column_stack([values[:observed], np.ones(observed)])
+    B = tla.TiledMatrix.from_array(columns, nb=L.nb, copy=False)
+    tla.trsm("L", "lower", "N", "N", 1.0, L, B)
+    columns[observed:] = 0.0
+    z, one = columns[:observed].T
+    mean = float(one @ z / (one @ one))
+    sill = float(np.sum((z - mean * one) ** 2) / observed)
+    half_log_det = np.log(diagonal(L)[:observed]).sum()
+    log_likelihood = -0.5 * observed * (np.log(2 * np.pi * sill) + 1) - half_log_det
+    return Estimate(mean, sill, float(log_likelihood), columns)
+
+
+def predict(L: tla.TiledMatrix, fitted: Estimate, observed: int) -> tuple[Array, Array]:
+    """Return the kriging predictions at the places held out, and their standard deviations.
+
+    The correlation of the places held out with those observed is L21 L11^T. So the predictions are
+    L21 L11^-1 of the values, and what remains unknown has the correlation L22 L22^T.
+    """
+    columns = fitted.whitened.copy(order="F")
+    B = tla.TiledMatrix.from_array(columns, nb=L.nb, copy=False)
+    tla.trmm("L", "lower", "N", "N", 1.0, L, B)
+    z, one = columns[observed:].T
+    squares = np.zeros(L.n)
+    for i, j in product(range(L.mt), range(L.nt)):
+        rows, cols = L.rows(i), L.cols(j)
+        if i >= j and rows.stop > observed and cols.stop > observed:
+            tile = L.tile(i, j).array if i > j else np.tril(L.tile(i, j).array)
+            squares[rows] += np.sum(tile[:, max(0, observed - cols.start) :] ** 2, axis=1)
+    return z + fitted.mean * (1 - one), np.sqrt(fitted.sill * squares[observed:])
+
+
+def diagonal(L: tla.TiledMatrix) -> Array:
+    """Return the diagonal of a square tiled matrix."""
+    return np.concatenate([np.diag(L.tile(k, k).array) for k in range(L.nt)])
+
+
+def fit(places: Places, seed: int) -> Correlation:
+    """Return the correlation of the largest likelihood on the grid, for a few places observed."""
+    count = min(FIT_PLACES, places.observed)
+    few = np.random.default_rng(seed).permutation(places.observed)[:count]
+    few.sort()
+    best, found = -np.inf, (0.0, 0.0)
+    for model in product(RANGES_KM, NUGGETS):
+        L = tla.potrf(Correlation(places.points[few], *model).assemble())
+        likelihood = estimate(L, places.values[few], count).log_likelihood
+        if likelihood > best:
+            best, found = likelihood, model
+    return Correlation(places.points, *found)
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def residual(A: Correlation, x: Array, b: Array, nb: int, engine: Engine) -> float:
+    """Return ||A x - b|| / (eps (||A|| ||x|| + ||b||) n), all in the maximum norm.
+
+    A result below 16 passes, by the rule of the HPL benchmark. A is made anew, a block at a time:
+    the factor has taken its place.
+    """
+    n = len(x)
+    blocks = [np.arange(start, min(start + nb, n)) for start in range(0, n, nb)]
+    # All entries are positive: the product with ones gives the row sums of the norm.
+    columns = np.column_stack([x, np.ones(n)])
+
+    def error_and_norm(rows: Indices) -> tuple[float, float]:
+        products = np.sum([A(rows, cols) @ columns[cols] for cols in blocks], axis=0)
+        return np.abs(products[:, 0] - b[rows]).max(), products[:, 1].max()
+
+    error, norm = np.max(engine.map(error_and_norm, [(rows,) for rows in blocks]), axis=0)
+    unit = np.finfo(np.float64).eps / 2
+    return float(error / (unit * (norm * np.abs(x).max() + np.abs(b).max()) * n))
+
+
+def solve(L: tla.TiledMatrix, b: Array) -> Array:
+    """Return A^-1 b by the factor L."""
+    x = b.reshape(-1, 1).copy()
+    tla.potrs(L, tla.TiledMatrix.from_array(x, nb=L.nb, copy=False))
+    return x.ravel()
+
+
+# -- the run ---------------------------------------------------------------------------------------
+
+# Its name, what to say of it, and its figures.
+Step: TypeAlias = tuple[str, str, dict[str, Any]]
+
+
+def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
+    """Do one step after the other, and yield each when it is done."""
+    n = options.n
+    places = choose(*load(DATA), n, options.held_out, options.seed)
+    m = places.observed
+    seen, hidden = places.values[:m], places.values[m:]
+    yield "read", f"{n} places: {m} observed, {n - m} held out", {"n": n, "observed": m}
+
+    A = fit(places, options.seed)
+    text = f"range {A.range_km:g} km, nugget {A.nugget:g}: the likeliest on a grid"
+    yield "fit", text, {"range_km": A.range_km, "nugget": A.nugget}
+
+    L = A.assemble(options.nb)
+    text = f"one triangle, {L.nt} x {L.nt} tiles of {L.nb}, {L.nbytes / 1e9:.2f} GB"
+    yield "assemble", text, {"nb": L.nb, "bytes": L.nbytes}
+
+    tla.potrf(L)
+    yield "cholesky", f"{engine}", {"flops": n**3 / 3, "engine": f"{engine}"}
+
+    fitted = estimate(L, places.values, m)
+    text = "mean {:.4f}, sill {:.4f}, log-likelihood {:.2f}".format(*fitted)
+    names = ("mean", "sill", "log_likelihood")
+    yield "likelihood", text, dict(zip(names, fitted, strict=False))
+
+    prediction, deviation = predict(L, fitted, m)
+    rmse, rmse_mean = rms(prediction - hidden), rms(seen.mean() - hidden)
+    inside = float(np.mean(np.abs(prediction - hidden) < 1.96 * deviation))
+    text = f"RMSE {rmse:.4f}, of the mean {rmse_mean:.4f}; {inside:.1%} within 1.96 deviations"
+    yield "predict", text, {"rmse": rmse, "rmse_mean": rmse_mean, "inside": inside}
+
+    x = solve(L, places.values)
+    yield "solve", "the system for the values of all places", {}
+    error = residual(A, x, places.values, L.nb, engine)
+    yield "check", f"residual {error:.1e} of at most 16, by HPL's rule", {"residual": error}
+
+    if n <= options.scipy_max:
+        yield from scipy_steps(A, diagonal(L))
+
+
+def scipy_steps(A: Correlation, ours: Array) -> Iterator[Step]:
+    """Have SciPy compute the same factor, in place, and compare the diagonals."""
+    n = len(ours)
+    a = tla.TiledMatrix.from_function(A, (n, n)).to_array(copy=False)
+    yield "full", f"both triangles, {a.nbytes / 1e9:.2f} GB, for SciPy", {"bytes": a.nbytes}
+    factor = scipy.linalg.cholesky(a, lower=True, overwrite_a=True, check_finite=False)
+    difference = float(np.abs(ours / np.diag(factor) - 1).max())
+    text = f"scipy.linalg.cholesky in place; diagonals differ by {difference:.1e}"
+    yield "scipy", text, {"flops": n**3 / 3, "difference": difference}
+
+
+def rms(errors: Array) -> float:
+    """Return the root of the mean square."""
+    return float(np.sqrt(np.mean(errors**2)))
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had in memory."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def size(text: str) -> int:
+    """Return a positive integer of the command line."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--n", type=size, default=8000, help="places in all, up to 34006 (%(default)s)")
+    add("--held-out", type=float, default=0.1, help="share of them to predict (%(default)s)")
+    add("--seed", type=int, default=0, help="of the choice of places (%(default)s)")
+    add("--nb", type=size, help="tile size (chosen from n)")
+    add("--workers", type=size, help="threads (one a core)")
+    add("--policy", default="lws", choices=tla.schedulers.available(), help="(%(default)s)")
+    add("--scipy-max", type=int, default=12000, help="largest n to give SciPy too (%(default)s)")
+    add("--no-scipy", dest="scipy_max", action="store_const", const=0, help="do not run SciPy")
+    add("--json", action="store_true", help="one JSON object a step")
+    options = parser.parse_args(arguments)
+    if not 20 <= options.n <= PLACES:
+        parser.error(f"--n is {options.n}; allowed: 20 to {PLACES}")
+    if not 0 < options.held_out <= 0.5:
+        parser.error(f"--held-out is {options.held_out}; allowed: above 0, up to 0.5")
+    if options.seed < 0:
+        parser.error(f"--seed is {options.seed}; it must be at least 0")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the steps, and print a line for each as it ends."""
+    options = parse(arguments)
+    if not options.json:
+        print(f"{'step':<12}{'seconds':>8}{'peak GB':>9}{'Gflop/s':>9}")
+    start = perf_counter()
+    with tla.engine("threads", workers=options.workers, policy=options.policy) as engine:
+        for name, text, figures in steps(options, engine):
+            seconds = perf_counter() - start
+            gflops = figures["flops"] / seconds / 1e9 if "flops" in figures else None
+            if options.json:
+                figures |= {"gflops": gflops} if gflops else {}
+                row = {"step": name, "seconds": seconds, "peak_bytes": peak_memory()}
+                print(json.dumps(row | figures), flush=True)
+            else:
+                rate = f"{gflops:.1f}" if gflops else ""
+                peak = peak_memory() / 1e9
+                print(f"{name:<12}{seconds:8.2f}{peak:9.2f}{rate:>9}  {text}", flush=True)
+            start = perf_counter()
+
+
+if __name__ == "__main__":
+    main()
