@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from taskla.engines import engine
 from taskla.matrix import TiledMatrix, generate
 from taskla.matrix_layout import Layout, in_sequence, set_map_tiles
 
@@ -321,8 +323,24 @@ def test_who_makes_the_tiles_can_be_set_for_all() -> None:
         TiledMatrix.from_array([[1, 2]], 1, copy=True)
     finally:
         assert set_map_tiles(before) is recorder
-    assert before is in_sequence
     assert seen == [[(0, 0), (1, 0), (0, 1), (1, 1)], [(0, 0), (0, 1)]]
+
+
+def test_engines_make_the_tiles() -> None:
+    with engine("threads", workers=2) as threads:
+        here = threading.get_ident()
+        meet = threading.Barrier(2, timeout=60)
+        seen = []
+
+        def f(rows, cols):
+            seen.append(threading.get_ident())
+            meet.wait()  # only two workers at once get past this
+            return np.zeros((len(rows), len(cols)))
+
+        TiledMatrix.from_function(f, (4, 4), 2)
+    assert threads.workers == 2
+    assert here not in seen
+    assert len(seen) == 4
 
 
 def test_generate_makes_one_tile() -> None:
