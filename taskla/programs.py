@@ -15,7 +15,7 @@ import numpy as np
 from taskla.flow import TaskFlow
 from taskla.graph import TaskGraph
 
-__all__ = ["Layout", "program"]
+__all__ = ["Layout", "forget", "program"]
 
 #: graphs of more tile steps than this are built anew each time rather than kept
 _KEEP = 20_000
@@ -58,6 +58,11 @@ def program(
     """
     steps = max((layout.tiles for layout in layouts), default=0) ** 1.5
     return (_kept if steps <= _KEEP else _build)(algorithm, layouts, params)
+
+
+def forget() -> None:
+    """Drop the graphs that are kept, so that the next call of each program builds it anew."""
+    _kept.cache_clear()
 
 
 def _build(

@@ -98,7 +98,7 @@ def measure(
         with engine:
             given = p.routine.prepare(p, operands) if p.routine.prepare else None
         # a graph kept from an earlier call would be no submission
-        programs._kept.cache_clear()
+        programs.forget()
         with observed:
             begin = perf_counter()
             outcome = p.routine.call(p, operands, given)
