@@ -29,6 +29,7 @@ from taskla._inputs import (
     tiled,
 )
 from taskla._passes import Part
+from taskla._triangles import solve_factored
 
 __all__ = ["cho_factor", "cho_solve", "cholesky"]
 
@@ -247,6 +248,5 @@ def _solve(
         return over_batch(solve, (c, 2), (b, min(b.ndim, 2)))  # type: ignore[no-any-return]
     c = operand(c, dtype, check_finite)
     x = scratch(columns(b), dtype, check_finite, overwrite="FC" if overwrite_b else "")
-    C = tiled(c, nb, "lower" if lower else "upper")
-    lapack.potrs(C, tiled(x, C.nb))
+    solve_factored(c, x, bool(lower), nb)
     return x if b.ndim == 2 else x[:, 0]

@@ -38,7 +38,7 @@ __all__ = [
 Array: TypeAlias = NDArray[Any]
 Overwrite: TypeAlias = Literal["", "F", "FC"]
 
-ONE_TILE = 512
+ONE_TILE = 640
 """Up to this order, unless `nb` is less, SciPy computes: one call of LAPACK in this thread.
 
 There two threads of BLAS on the whole matrix are as fast as a graph of tiles on two workers.

@@ -31,6 +31,7 @@ from taskla._inputs import (
     scratch,
     tiled,
 )
+from taskla._triangles import is_narrow, solve_triangle
 
 __all__ = ["lu", "lu_factor", "lu_solve"]
 
@@ -144,8 +145,8 @@ def lu_solve(
     Raises
     ------
     ValueError
-        When shapes do not fit, a pivot is not one that `lu_factor` returns, `b` is not finite, or
-        `nb` is less than 1.
+        When shapes do not fit, a pivot is no row's number, `b` is not finite, or `nb` is less than
+        1.
 
     See Also
     --------
@@ -288,6 +289,8 @@ def _solve(
     if max(factors.ndim, piv.ndim + 1, b.ndim) > 2:
         solve = partial(_solve, trans=trans, overwrite_b=False, check_finite=check_finite, nb=nb)
         return over_batch(solve, (factors, 2), (piv, 1), (b, min(b.ndim, 2)))  # type: ignore[no-any-return]
+    if not 0 <= piv.min() <= piv.max() < n:
+        raise ValueError(f"piv has values from {piv.min()} to {piv.max()}; allowed: 0 to {n - 1}")
     overwrite: Overwrite = "FC" if overwrite_b else ""
     x = scratch(columns(b), dtype, check_finite, overwrite=overwrite)
     getrs(operand(factors, dtype, False), piv, x, "NTC"[trans], nb)
@@ -296,8 +299,19 @@ def _solve(
 
 def getrs(factors: Array, piv: Array, x: Array, trans: str, nb: int | None) -> None:
     """Solve in place with the factors of `getrf`."""
-    A = tiled(factors, nb)
-    lapack.getrs(A, piv, tiled(x, A.nb), trans=trans)
+    if not is_narrow(x):
+        A = tiled(factors, nb)
+        lapack.getrs(A, piv, tiled(x, A.nb), trans=trans)
+        return
+    order = row_order(piv, len(x))
+    if trans == "N":
+        x[...] = x[order]
+        solve_triangle(factors, x, True, trans, unit=True)
+        solve_triangle(factors, x, False, trans)
+    else:
+        solve_triangle(factors, x, False, trans)
+        solve_triangle(factors, x, True, trans, unit=True)
+        x[order] = x.copy()
 
 
 def row_order(piv: Array, m: int) -> Array:

@@ -22,6 +22,7 @@ __all__ = [
     "copied",
     "gathered",
     "is_mirrored",
+    "largest_column_sum",
     "mirror",
     "scatter_columns",
     "sum_of_squares",
@@ -149,7 +150,18 @@ def sum_of_squares(a: Array) -> float:
         run = a[:, cols].reshape(-1, order="F")
         return float(np.vdot(run, run).real)
 
-    return float(sum(_map(strip, a)))
+    with np.errstate(all="ignore"):
+        return float(sum(_map(strip, a)))
+
+
+def largest_column_sum(a: Array) -> float:
+    """Return the largest sum of absolute values in a column; NaN if there is one."""
+
+    def strip(cols: slice) -> float:
+        return float(np.abs(a[:, cols]).sum(axis=0).max())
+
+    with np.errstate(all="ignore"):
+        return float(np.max(_map(strip, a)))
 
 
 def gathered(a: Array, order: Array) -> Array:

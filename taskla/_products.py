@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy import matmul as numpy_matmul
 from numpy.typing import ArrayLike
 from scipy.linalg import get_blas_funcs, norm as scipy_norm
 
-from taskla import _passes, lapack
+from taskla import _passes, engines, lapack
 from taskla._inputs import (
     Array,
     given,
@@ -26,7 +26,21 @@ from taskla._inputs import (
 
 __all__ = ["matmul", "norm", "symm"]
 
-_NORMS: dict[Hashable, str] = {None: "F", "fro": "F", 1: "1", np.inf: "I"}
+LARGE = 2**20
+"""Elements up to which a norm is left to SciPy: it reads them faster than workers wake up."""
+
+
+def _frobenius(a: Array) -> float:
+    # As NumPy has it. LAPACK scales all elements lest a square overflow, several times slower.
+    return math.sqrt(_passes.sum_of_squares(a))
+
+
+_NORMS: dict[Hashable, Callable[[Array], float]] = {
+    None: _frobenius,
+    "fro": _frobenius,
+    1: _passes.largest_column_sum,
+    np.inf: lambda a: _passes.largest_column_sum(a.T),
+}
 
 
 def matmul(
@@ -153,7 +167,7 @@ def symm(
     else:
         x = scratch(arrays[2], dtype, False, overwrite="FC" if overwrite_c else "")
     if x.size and is_big(min(x.shape), nb):
-        X = tiled(x, nb)
+        X = tiled(x, nb or _product_nb(*x.shape))
         A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in arrays[:2])
         lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X)
     elif x.size:
@@ -167,8 +181,6 @@ def norm(
     axis: Any = None,
     keepdims: bool = False,
     check_finite: bool = True,
-    *,
-    nb: int | None = None,
 ) -> Any:
     """Norm of a matrix or vector.
 
@@ -178,15 +190,13 @@ def norm(
         The matrix or vector, or a batch of them with `axis`.
     ord : {None, "fro", 1, inf, ...}, optional
         Frobenius norm (of a vector: 2-norm), largest column sum, largest row sum; SciPy's other
-        orders. The first four of a large matrix are computed by tiles.
+        orders. The first four of a large matrix are computed on all workers.
     axis : int or (int, int), optional
         Where the vectors or matrices lie in `a`.
     keepdims : bool, default False
         Whether the result keeps the reduced dimensions.
     check_finite : bool, default True
         Whether to raise when any element of `a` is infinite or not a number.
-    nb : int, optional
-        The tile size; chosen from the shape, the type and the workers by default.
 
     Returns
     -------
@@ -196,12 +206,12 @@ def norm(
     Raises
     ------
     ValueError
-        When `a` is not finite, `ord` or `axis` is not allowed, or `nb` is less than 1.
+        When `a` is not finite, or `ord` or `axis` is not allowed.
 
     See Also
     --------
     scipy.linalg.norm : The specification.
-    taskla.lapack.lange : Of a tiled matrix; the LAPACK routine behind this.
+    taskla.lapack.lange : Of a tiled matrix, with LAPACK's guard against overflow.
 
     Examples
     --------
@@ -210,23 +220,17 @@ def norm(
     4.0
     """
     refuse_tiled("norm", "lange", a)
-    a, a1 = given(a)
-    if a1.ndim != 2 or not is_big(min(a1.shape), nb):
+    a, array = given(a)
+    if array.ndim != 2 or array.size <= LARGE or array.dtype.char not in "fdFD":
         return scipy_norm(a, ord, axis, keepdims, check_finite)
-    letter = _NORMS.get(ord) if isinstance(ord, Hashable) else None
-    if letter is None or axis is not None or keepdims or a1.dtype.char not in "fdFD":
+    if not isinstance(ord, Hashable) or ord not in _NORMS or axis is not None or keepdims:
         return scipy_norm(a, ord, axis, keepdims, check_finite)
-    array = operand(a1, a1.dtype.newbyteorder("="), False)
-    if letter == "F":
-        # As NumPy has it. LAPACK scales all elements lest a square overflow, several times slower.
-        value = math.sqrt(_passes.sum_of_squares(array))
-    else:
-        value = lapack.lange(letter, tiled(array, nb))
+    value = _NORMS[ord](array)
     if check_finite and not math.isfinite(value):
         # Either the norm overflows or an element is not finite: only now is another pass needed.
         _passes.check(array)
     # LAPACK's norms are Python's floats in SciPy, NumPy's is of the real type of `a`.
-    return a1.real.dtype.type(value) if letter == "F" else value
+    return value if ord in (1, np.inf) else array.real.dtype.type(value)
 
 
 def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
@@ -236,7 +240,9 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
     if a.dtype.char not in "fdFD" or b.dtype.char not in "fdFD":
         return None
     dtype = np.result_type(a, b)
-    if not is_big(min(*a.shape[-2:], b.shape[-1]), nb):
+    order = min(*a.shape[-2:], b.shape[-1])
+    # A product is what BLAS threads do best: tiles catch up at twice the order of other functions.
+    if not is_big(order if nb else order // 2, nb):
         return None
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])
@@ -248,11 +254,21 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
         return None
     a = np.broadcast_to(a, batch + a.shape[-2:])
     b = np.broadcast_to(b, batch + b.shape[-2:])
+    nb = nb or _product_nb(*shape[-2:])
     for i in np.ndindex(batch):
         C = tiled(c[i], nb)
         A, B = (tiled(operand(factor[i], dtype, False), C.nb) for factor in (a, b))
         lapack.gemm(1.0, A, B, 0.0, C)
     return c
+
+
+def _product_nb(m: int, n: int) -> int:
+    """Return a tile size for a product, whose tiles wait for nothing: large ones are fastest.
+
+    Eight for each worker keep all of them busy to the end.
+    """
+    workers = getattr(engines.current(), "workers", 1)
+    return min(max(256, round(math.sqrt(m * n / (8 * workers)) / 64) * 64), 2048)
 
 
 def _can_hold(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], *factors: Array) -> bool:

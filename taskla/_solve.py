@@ -33,6 +33,7 @@ from taskla._inputs import (
 )
 from taskla._passes import Part
 from taskla._structure import Structure, find_structure
+from taskla._triangles import solve_factored, solve_triangle
 from taskla.errors import NotPositiveDefiniteError
 
 __all__ = ["solve", "solve_triangular"]
@@ -247,9 +248,7 @@ def _solve_triangular(
     zeros = np.flatnonzero(a.diagonal() == 0)
     if zeros.size and not unit_diagonal:
         raise LinAlgError(f"singular matrix: resolution failed at diagonal {zeros[0]}")
-    uplo, diag = "L" if lower else "U", "U" if unit_diagonal else "N"
-    A = tiled(a, nb)
-    lapack.trsm("L", uplo, letter, diag, 1.0, A, tiled(x, A.nb))
+    solve_triangle(a, x, bool(lower), letter, bool(unit_diagonal), nb)
     return x if b.ndim == 2 else x[:, 0]
 
 
@@ -347,8 +346,8 @@ def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | 
             return None
         raise _condition.singular(place) from None
 
-    def solve(x: Array, trans: str) -> None:
-        lapack.potrs(C, tiled(x, C.nb))
+    def solve(x: Array, _: str) -> None:
+        solve_factored(factor, x, system.lower, system.nb)
 
     solve(x, "N")
     return _rcond(norm, solve, factor)
@@ -358,14 +357,12 @@ def _solve_triangle(a: Array, x: Array, lower: bool, system: _System, place: int
     a = operand(a, system.dtype, system.check_finite)
     if (a.diagonal() == 0).any():
         raise _condition.singular(place)
-    A = tiled(a, system.nb)
-    uplo = "L" if lower else "U"
 
     def solve(x: Array, trans: str) -> None:
-        lapack.trsm("L", uplo, trans, "N", 1.0, A, tiled(x, A.nb))
+        solve_triangle(a, x, lower, trans, nb=system.nb)
 
     solve(x, system.trans)
-    return _rcond(lapack.lantr("1", A, uplo), solve, a)
+    return _rcond(lapack.lantr("1", tiled(a, system.nb), "L" if lower else "U"), solve, a)
 
 
 def _rcond(norm: float, solve: Callable[[Array, str], None], a: Array) -> float:

@@ -47,7 +47,7 @@ if not TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # In the order of the import system, which asks modules for __path__ and the like.
+    # The import system asks a module for __path__ and the like: not scipy.linalg's.
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

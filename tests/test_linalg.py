@@ -15,7 +15,7 @@ import pytest
 import scipy.linalg
 
 import taskla
-from taskla import _inputs, engines, linalg
+from taskla import _inputs, _products, engines, linalg
 
 DTYPES = ("float32", "float64", "complex64", "complex128")
 ORDERS = ("C", "F")
@@ -195,11 +195,16 @@ def test_determinants(dtype: str, order: str, nb: int | None) -> None:
         same(found.logabsdet, expected.logabsdet)
 
 
-@over_everything
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("large", [1, 10**6])
 @pytest.mark.parametrize("order_of_norm", [None, "fro", 1, np.inf, -1, 2, "nuc"])
-def test_norm(dtype: str, order: str, nb: int | None, order_of_norm: Any) -> None:
+def test_norm(
+    dtype: str, order: str, large: int, order_of_norm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_products, "LARGE", large)
     for a in (random((N, 19), dtype, order), random((19, N), dtype, order)):
-        ours, theirs = linalg.norm(a, order_of_norm, nb=nb), scipy.linalg.norm(a, order_of_norm)
+        ours, theirs = linalg.norm(a, order_of_norm), scipy.linalg.norm(a, order_of_norm)
         assert type(ours) is type(theirs)
         assert ours == pytest.approx(theirs, rel=50 * float(np.finfo(dtype).eps))
 
@@ -420,8 +425,6 @@ def test_infs_and_nans(nb: int | None, bad: float, place: tuple[int, int]) -> No
         ("solve_triangular", (good, a), "overwrite_b"),
         ("inv", (a,), "overwrite_a"),
         ("det", (a,), "overwrite_a"),
-        ("norm", (a,), "keepdims"),
-        ("norm", (a, 1), "keepdims"),
     ):
         for allowed in (False, True):
             with pytest.raises(ValueError, match="array must not contain infs or NaNs"):
@@ -433,10 +436,26 @@ def test_infs_and_nans(nb: int | None, bad: float, place: tuple[int, int]) -> No
     same(ours, scipy.linalg.cholesky(spd(N), lower))
 
 
-def test_a_norm_may_overflow() -> None:
+@pytest.mark.parametrize("large", [1, 10**6])
+@pytest.mark.parametrize("order_of_norm", [None, 1, np.inf])
+def test_the_norm_of_infs_and_nans(
+    large: int, order_of_norm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_products, "LARGE", large)
+    for bad in (np.inf, np.nan):
+        a = random((N, N))
+        a[3, 5] = bad
+        with pytest.raises(ValueError, match="array must not contain infs or NaNs"):
+            linalg.norm(a, order_of_norm)
+        assert np.array_equal(
+            linalg.norm(a, order_of_norm, check_finite=False), bad, equal_nan=True
+        )
+
+
+def test_a_norm_may_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_products, "LARGE", 1)
     a = np.full((N, N), 1e308)
-    assert linalg.norm(a, 1, nb=5) == scipy.linalg.norm(a, 1) == np.inf
-    assert np.isnan(linalg.norm(a * np.nan, 1, check_finite=False, nb=5))
+    assert linalg.norm(a, 1) == scipy.linalg.norm(a, 1) == np.inf
 
 
 def test_tiled_matrices_are_referred_to_lapack() -> None:
@@ -564,7 +583,6 @@ def test_one_working_copy(order: str) -> None:
         (2, lambda: linalg.inv(a, nb=200)),
         (1, lambda: linalg.inv(p, nb=200)),
         (1, lambda: linalg.det(a, nb=200)),
-        (0, lambda: linalg.norm(a, nb=200)),
     ):
         call()
         tracemalloc.start()
@@ -586,9 +604,9 @@ def test_signatures_are_scipys_with_nb_at_the_end(name: str) -> None:
     assert [(p.name, p.kind, p.default) for p in ours[: len(theirs)]] == [
         (p.name, p.kind, p.default) for p in theirs
     ]
-    assert [(p.name, p.kind, p.default) for p in ours[len(theirs) :]] == [
-        ("nb", inspect.Parameter.KEYWORD_ONLY, None)
-    ]
+    # A norm is no tiled algorithm.
+    extra = [] if name == "norm" else [("nb", inspect.Parameter.KEYWORD_ONLY, None)]
+    assert [(p.name, p.kind, p.default) for p in ours[len(theirs) :]] == extra
 
 
 def test_every_name_of_scipy_is_there() -> None:

@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
-from taskla import _inputs, _passes, linalg
+from taskla import _inputs, _passes, _products, linalg
 from taskla._passes import Part
 
 N = 9
@@ -187,8 +187,10 @@ def same(ours: Any, theirs: Any, unit: float) -> None:
 def test_the_same_happens(name: str, form: str, nb: int | None, monkeypatch: Any) -> None:
     if nb is not None:
         monkeypatch.setattr(_inputs, "ONE_TILE", 1)
+        monkeypatch.setattr(_products, "LARGE", 1)
     theirs, their_warnings = outcome(CALLS[name], scipy.linalg, FORMS[form])
-    ours, our_warnings = outcome(CALLS[name], linalg, FORMS[form], nb=nb)
+    options = {} if name.startswith("norm") else {"nb": nb}
+    ours, our_warnings = outcome(CALLS[name], linalg, FORMS[form], **options)
     if their_warnings is None:
         assert our_warnings is None, ours
         assert issubclass(ours, theirs)
@@ -273,10 +275,14 @@ def test_changes_in_place(layout: str) -> None:
 
 @pytest.mark.usefixtures("blocks")
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sums_of_squares(layout: str) -> None:
+def test_sums(layout: str) -> None:
     for shape in ((17, 11), (11, 17), (1, 9)):
         a = LAYOUTS[layout](numbers(shape))
         assert _passes.sum_of_squares(a) == pytest.approx(np.sum(np.abs(a) ** 2))
+        assert _passes.largest_column_sum(a) == pytest.approx(np.abs(a).sum(axis=0).max())
+        a[0, -1] = np.nan
+        assert np.isnan(_passes.sum_of_squares(a))
+        assert np.isnan(_passes.largest_column_sum(a))
 
 
 @pytest.mark.usefixtures("blocks")
