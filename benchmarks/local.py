@@ -316,21 +316,16 @@ def mkl_worker(who: str, n: int) -> None:
         print(seconds, probe(lower_product(b), a, n))
         return
     import ctypes
+    from importlib.metadata import files
 
-    from taskla.kernels.pointers import mkl_path
-
-    dpotrf = ctypes.CDLL(str(mkl_path())).dpotrf_
+    runtime = next(file for file in files("mkl") or [] if "mkl_rt." in file.name)
+    dpotrf = ctypes.CDLL(str(runtime.locate())).dpotrf_
     order, info, uplo = ctypes.c_int(n), ctypes.c_int(), ctypes.c_char(b"L")
+    at = ctypes.byref
     for _ in range(2):
         b = a.copy("F")
-        pointer = ctypes.c_void_p(b.ctypes.data)
-        seconds, _ = timed(
-            dpotrf,
-            tuple(
-                [ctypes.byref(uplo), ctypes.byref(order), pointer, ctypes.byref(order)]
-                + [ctypes.byref(info)]
-            ),
-        )
+        address = ctypes.c_void_p(b.ctypes.data)
+        seconds, _ = timed(dpotrf, (at(uplo), at(order), address, at(order), at(info)))
     if info.value:
         raise SystemExit(f"MKL's dpotrf: info = {info.value}")
     print(seconds, 0.0)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
         gemm as gemm,
         gesv as gesv,
         getrf as getrf,
+        getri as getri,
         getrs as getrs,
         hemm as hemm,
         herk as herk,
         lange as lange,
         lanhe as lanhe,
         lansy as lansy,
+        lantr as lantr,
         lauum as lauum,
         posv as posv,
         potrf as potrf,
@@ -64,8 +66,8 @@ else:
         "flow": "TaskFlow",
         "graph": "TaskGraph",
         # by way of the engines, on which matrices are made tile by tile
-        "lapack": "TiledMatrix gemm gesv getrf getrs hemm herk lange lanhe lansy lauum posv"
-        " potrf potri potrs syrk trmm trsm trtri",
+        "lapack": "TiledMatrix gemm gesv getrf getri getrs hemm herk lange lanhe lansy lantr lauum"
+        " posv potrf potri potrs syrk trmm trsm trtri",
         "linalg": "cho_factor cho_solve cholesky det inv lu lu_factor lu_solve matmul norm slogdet"
         " solve solve_triangular symm",
     }

@@ -53,8 +53,8 @@ def cholesky(
     lower : bool, default False
         Which triangle, and which factor.
     overwrite_a : bool, default False
-        Whether the factor may take the place of `a`: it does in a contiguous array of a LAPACK
-        type.
+        Whether the factor may take the place of `a`: it does in a Fortran array of a LAPACK type;
+        a large one may be in C order, too.
     check_finite : bool, default True
         Whether to raise when any element of `a`, used or not, is infinite or not a number.
     nb : int, optional
@@ -63,9 +63,8 @@ def cholesky(
     Returns
     -------
     ndarray, shape (..., n, n)
-        The factor, with zeros in the other triangle, in the order of `a`; float32 for float32,
-        float16, booleans and integers of up to 16 bits, float64 for other reals; complex64 or
-        complex128.
+        The factor, with zeros in the other triangle; float32 for float32, float16, booleans and
+        integers of up to 16 bits, float64 for other reals; complex64 or complex128.
 
     Raises
     ------
@@ -176,7 +175,7 @@ def cho_solve(
     b : array_like, shape (n,) or (..., n, k)
         Right-hand sides.
     overwrite_b : bool, default False
-        Whether x may take the place of `b`: it does in a contiguous array of the result's type.
+        Whether x may take the place of `b`: it does in a Fortran array of the result's type.
     check_finite : bool, default True
         Whether to raise when any element of the factor or `b` is infinite or not a number.
     nb : int, optional

@@ -7,9 +7,9 @@ to SciPy: so the answer, or the exception, is SciPy's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
+from functools import wraps
 from operator import index
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from taskla.tile import Tile
 
 __all__ = [
     "Array",
+    "arrays_only",
     "columns",
     "fits",
     "given",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 Array: TypeAlias = NDArray[Any]
+P = ParamSpec("P")
+R = TypeVar("R")
 Overwrite: TypeAlias = Literal["", "F", "FC"]
 
 ONE_TILE = 640
@@ -57,6 +60,20 @@ def refuse_tiled(function: str, instead: str, *arguments: object) -> None:
         raise TypeError(
             f"{function} takes arrays, not a TiledMatrix; for that there is taskla.lapack.{instead}"
         )
+
+
+def arrays_only(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse tiled matrices anywhere in a call, even one that does not fit the signature.
+
+    For a function that LAPACK's name makes look like the one on tiled matrices.
+    """
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_tiled(function.__name__, function.__name__, *args, *kwargs.values())
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def given(a: Any) -> tuple[Any, Array]:
@@ -82,9 +99,12 @@ def is_big(order: int, nb: int | None) -> bool:
     if nb is None:
         return order > ONE_TILE
     try:
-        size = index(nb)
+        # index() takes a bool, which is no size
+        size = index(nb) if not isinstance(nb, bool) else None
     except TypeError:
-        raise TypeError(f"nb is {nb!r}; it must be an integer") from None
+        size = None
+    if size is None:
+        raise TypeError(f"nb is {nb!r}; it must be an integer")
     if size < 1:
         raise ValueError(f"nb is {size}; it must be at least 1")
     return order > size
@@ -199,19 +219,17 @@ def over_batch(function: Callable[..., Any], *arguments: tuple[Array, int]) -> A
     function : callable
         It returns one array or a tuple of arrays.
     *arguments : (ndarray, int)
-        Arrays with the number of dimensions that `function` takes; those in front are the batch,
-        broadcast against each other.
+        Arrays, none empty, with the number of dimensions that `function` takes; those in front are
+        the batch, broadcast against each other.
 
     Raises
     ------
     ValueError
-        When the batches cannot be broadcast, or the batch is empty.
+        When the batches cannot be broadcast.
     """
     split = [array.ndim - core for array, core in arguments]
     shapes = [array.shape[:k] for (array, _), k in zip(arguments, split, strict=True)]
     batch = np.broadcast_shapes(*shapes)
-    if prod(batch) == 0:
-        raise ValueError(f"the batch has shape {batch}; an empty one is not supported")
     arrays = [
         np.broadcast_to(array, batch + array.shape[k:])
         for (array, _), k in zip(arguments, split, strict=True)

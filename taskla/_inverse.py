@@ -191,7 +191,7 @@ def _invert_triangle(a: Array, lower: bool, nb: int | None, place: int) -> float
 def _invert_positive(a: Array, told: _Told, place: int) -> float | None:
     """Replace a matrix by its inverse, as potri; return the reciprocal condition number.
 
-    None if a matrix is not positive definite that was not said to be.
+    None if a matrix only thought to be positive definite is not.
     """
     A = tiled(a, told.nb, "lower" if told.lower else "upper")
     size = lapack.lanhe if a.dtype.kind == "c" else lapack.lansy

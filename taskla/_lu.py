@@ -131,7 +131,7 @@ def lu_solve(
     trans : {0, 1, 2}, default 0
         A, its transpose or its conjugate transpose.
     overwrite_b : bool, default False
-        Whether x may take the place of `b`: it does in a contiguous array of the result's type.
+        Whether x may take the place of `b`: it does in a Fortran array of the result's type.
     check_finite : bool, default True
         Whether to raise when any element of `b` is infinite or not a number.
     nb : int, optional
@@ -284,7 +284,7 @@ def _solve(
         return None
     n = factors.shape[-1]
     dtype = lapack_dtype(factors, b) if is_big(n, nb) else None
-    if dtype is None or piv.dtype.kind not in "iu" or piv.ndim == 0 or piv.shape[-1] != n:
+    if dtype is None or piv.dtype.kind not in "iu" or piv.size == 0 or piv.shape[-1:] != (n,):
         return None
     if max(factors.ndim, piv.ndim + 1, b.ndim) > 2:
         solve = partial(_solve, trans=trans, overwrite_b=False, check_finite=check_finite, nb=nb)

@@ -31,6 +31,8 @@ __all__ = [
 Array: TypeAlias = NDArray[Any]
 Part: TypeAlias = Literal["G", "L", "U"]
 
+# The name of a part of a matrix in the transpose.
+_TRANSPOSED: dict[Part, Part] = {"G": "G", "L": "U", "U": "L"}
 _NOT_FINITE = "array must not contain infs or NaNs"
 
 WIDTH = 128
@@ -64,7 +66,7 @@ def copied(
         When `a` is to be checked and holds infs or NaNs.
     """
     if order == "C":
-        return copied(a.T, dtype, "F", _transposed(part), check_finite).T
+        return copied(a.T, dtype, "F", _TRANSPOSED[part], check_finite).T
     check_finite = check_finite and a.dtype.kind in "fc"
     # Zeros from the system cost nothing until they are touched: a triangle's other half never is.
     out = (np.empty if part == "G" else np.zeros)(a.shape, dtype, order="F")
@@ -94,7 +96,7 @@ def check(a: Array) -> None:
 def clear(a: Array, part: Part) -> None:
     """Put zeros into the triangle of `a` that is not `part` ("L" or "U"), the diagonal left out."""
     if _runs_along_rows(a):
-        a, part = a.T, _transposed(part)
+        a, part = a.T, _TRANSPOSED[part]
     keep = np.tril if part == "L" else np.triu
 
     def strip(cols: slice) -> None:
@@ -176,6 +178,16 @@ def gathered(a: Array, order: Array) -> Array:
     return out
 
 
+def scatter_columns(a: Array, order: Array, out: Array) -> None:
+    """Set ``out[:, order] = a``, the columns of a matrix in another order."""
+
+    def strip(cols: slice) -> None:
+        for j in range(cols.start, min(cols.stop, a.shape[1])):
+            out[:, order[j]] = a[:, j]
+
+    _map(strip, a)
+
+
 def _copy_block(
     a: Array, out: Array, rows: slice, cols: slice, part: Part, check_finite: bool
 ) -> bool:
@@ -196,21 +208,6 @@ def _inside(rows: slice, cols: slice, part: Part) -> bool | None:
     if rows.start >= cols.stop - 1:
         return True
     return False if rows.stop <= cols.start else None
-
-
-def scatter_columns(a: Array, order: Array, out: Array) -> None:
-    """Set ``out[:, order] = a``, the columns of a matrix in another order."""
-
-    def strip(cols: slice) -> None:
-        for j in range(cols.start, min(cols.stop, a.shape[1])):
-            out[:, order[j]] = a[:, j]
-
-    _map(strip, a)
-
-
-def _transposed(part: Part) -> Part:
-    """Return the name in the transpose of a part of a matrix."""
-    return {"G": "G", "L": "U", "U": "L"}[part]  # type: ignore[return-value]
 
 
 def _runs_along_rows(a: Array) -> bool:

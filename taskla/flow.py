@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,7 @@ class TaskFlow(BlasCalls):
         precision: str | None = None,
         compression: str | None = None,
         accumulate: bool = False,
+        distinct: bool = False,
     ) -> None:
         """Submit an operation on every tile of the operands, broadcast against one another.
 
@@ -111,12 +113,17 @@ class TaskFlow(BlasCalls):
         accumulate : bool, default False
             Access what the operation adds to (``beta`` is 1) as `Access.REDUX` rather than RW:
             contributions commute, and do not wait for one another.
+        distinct : bool, default False
+            Refuse a task in which a tile that is written is another operand as well. The methods
+            named after the routines do: BLAS forbids it.
 
         Raises
         ------
         ValueError
             If there is no such operation, the operands or params are not as many as it has, their
-            shapes do not broadcast, or `accumulate` is asked of an operation that does not add.
+            shapes do not broadcast, their data types differ where the operation has one, operands
+            that must be `distinct` are not, or `accumulate` is asked of an operation that does not
+            add.
         """
         definition = OPERATIONS.get(operation)
         if definition is None:
@@ -126,12 +133,19 @@ class TaskFlow(BlasCalls):
                 f"{operation} takes {len(definition.modes)} operands and the parameters "
                 f"({', '.join(definition.params)}), not {len(operands)} and {params}"
             )
+        if operation in _ONE_TYPE and len({o.dtype for o in operands}) > 1:
+            raise ValueError(
+                f"{operation} takes operands of one data type, not "
+                + ", ".join(f"{o!r} of {o.dtype}" for o in operands)
+            )
         shape = np.broadcast_shapes(*(o.shape for o in operands))
         if 0 in shape:
             return
         tiles, operand = _rows(operands, shape)
         if not tiles.size:
             return
+        if distinct:
+            _require_distinct(definition, operands, tiles, operand)
         writes = [o for o, mode in zip(operands, definition.modes, strict=True) if mode != Access.R]
         dtype = (writes or operands)[0].dtype
         kind = Kind(operation, params, dtype, precision, compression)
@@ -171,6 +185,10 @@ class TaskFlow(BlasCalls):
         )
 
 
+# Kernels are bound for the type of what they write, and take all operands to have it.
+_ONE_TYPE = frozenset(("gemm", "symm", "hemm", "syrk", "herk", "trsm", "trmm", "lacpy", "geadd"))
+
+
 class _Call(NamedTuple):
     """One submission: (count, width) tile numbers, and the operand of each of their columns."""
 
@@ -186,6 +204,30 @@ def _adding(operation: Operation, params: tuple[Any, ...]) -> tuple[Access, ...]
     if dict(zip(operation.params, params, strict=True)).get("beta") != 1:
         raise ValueError(f"accumulate=True asks for an operation with beta=1, not {operation.name}")
     return tuple(Access.REDUX if mode == Access.RW else mode for mode in operation.modes)
+
+
+def _require_distinct(
+    operation: Operation,
+    operands: Sequence[Tiles],
+    tiles: NDArray[np.int32],
+    operand: NDArray[np.uint8],
+) -> None:
+    """Refuse tasks in which a tile that is written is another operand as well."""
+    for first, second in combinations(range(len(operands)), 2):
+        grid = operands[first].grid
+        if operands[second].grid is not grid:
+            continue
+        if operation.modes[first] == operation.modes[second] == Access.R:
+            continue
+        one, two = tiles[:, operand == first], tiles[:, operand == second]
+        same = one[:, :, None] == two[:, None, :]
+        if same.any():
+            task, position, _ = np.unravel_index(same.argmax(), same.shape)
+            i, j = grid.coordinates(one[task, position])
+            raise ValueError(
+                f"{operation.name} writes tile {grid.name}({i}, {j}) and has it as another operand "
+                "as well: a tile that is written must be no other operand of the task"
+            )
 
 
 def _concatenate(arrays: list[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.algorithms import (
-    gesv as _gesv,
     getrf as _getrf,
     getri as _getri,
     getrs as _getrs,
@@ -25,6 +24,7 @@ from taskla.algorithms import (
     potrs as _potrs,
     trtri as _trtri,
 )
+from taskla.errors import SingularMatrixError
 from taskla.level3 import gemm, hemm, herk, symm, syrk, trmm, trsm
 from taskla.matrix import TiledMatrix
 from taskla.norms import lange, lanhe, lansy, lantr
@@ -211,6 +211,8 @@ def _panel_pivots(piv: Any, A: TiledMatrix) -> tuple[Columns, Layout]:
 def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMatrix:
     """Solve op(A) X = B with the factors and pivots of `getrf`; B, (n, nrhs), becomes X.
 
+    A zero on the diagonal of U is not looked for, as in LAPACK: X then has infs and NaNs.
+
     Parameters
     ----------
     A : TiledMatrix
@@ -241,7 +243,14 @@ def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMa
 def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     """Solve A X = B; A becomes its LU factors and B, (n, nrhs), X. Returns the pivots.
 
-    `pivot` and the errors are those of `getrf`.
+    `pivot` is that of `getrf`.
+
+    Raises
+    ------
+    taskla.errors.SingularMatrixError
+        If a pivot is exactly zero, whatever the choice of pivots; `pivot` of the error is its
+        position on the diagonal, counted from 1. B is then as it was. It is a
+        `numpy.linalg.LinAlgError`.
 
     References
     ----------
@@ -250,15 +259,14 @@ def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     square(A=A)
     full(A=A, B=B)
     match("(rows as A)", (A.n, B.n), B=B)
-    a, b = layouts(("A", "B"), A=A, B=B)
-    if pivot != "partial":
-        piv = getrf(A, pivot)
-        getrs(A, piv, B)
-        return piv
-    piv = np.arange(A.n, dtype=np.int32)
-    pivots = Layout(A.n, 1, A.nb, piv.dtype, "P")
-    run(_gesv.gesv, [A, Columns.of_vector(piv, A.nb), B], (a, pivots, b))
-    piv -= 1
+    # before A is overwritten
+    layouts(("A", "B"), A=A, B=B)
+    piv = getrf(A, pivot)
+    for k in range(A.nt):
+        zeros = np.flatnonzero(A.tile(k, k).array.diagonal() == 0)
+        if zeros.size:
+            raise SingularMatrixError(k * A.nb + int(zeros[0]) + 1)
+    getrs(A, piv, B)
     return piv
 
 

@@ -221,6 +221,8 @@ def trsm(
 ) -> TiledMatrix:
     """B := alpha op(A)^-1 B (side L) or alpha B op(A)^-1 (side R), A triangular. Returns B.
 
+    A zero on the diagonal is not looked for, as in BLAS: B then has infs and NaNs.
+
     References
     ----------
     BLAS dtrsm.

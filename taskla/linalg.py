@@ -2,23 +2,24 @@
 
 Code written for `scipy.linalg` runs with the import replaced. A large matrix of a LAPACK type is
 factored, solved, inverted or multiplied as a graph of tasks on tiles by the current engine
-(`taskla.engine`); a small one in the calling thread. All functions take ``nb=``, the tile size.
+(`taskla.engine`), in tiles of ``nb=``; a small one by SciPy in the calling thread.
 `slogdet` and `matmul` are NumPy's, `symm` is BLAS's; every other name is `scipy.linalg`'s own.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import scipy.linalg
-from scipy.linalg import blas, lapack
 
 from taskla._cholesky import cho_factor, cho_solve, cholesky
 from taskla._determinant import det, slogdet
+from taskla._inputs import arrays_only
 from taskla._inverse import inv
 from taskla._lu import lu, lu_factor, lu_solve
-from taskla._products import matmul, norm, symm
+from taskla._products import matmul, norm, symm as _symm
 from taskla._solve import solve, solve_triangular
 
 __all__ = [
@@ -38,18 +39,23 @@ __all__ = [
     "symm",
 ]
 
+symm = arrays_only(_symm)
+
 if not TYPE_CHECKING:
     __all__ = sorted({*__all__, *scipy.linalg.__all__})
 
-    # So that `from taskla.linalg.blas import dgemm` works, as it does after scipy.linalg.
-    for _module in (blas, lapack):
-        sys.modules[_module.__name__.replace("scipy", "taskla", 1)] = _module
+    # So that `from taskla.linalg.blas import dgemm` works, though this module is no package.
+    for _name in ("blas", "lapack", "cython_blas", "cython_lapack"):
+        sys.modules[f"{__name__}.{_name}"] = import_module(f"scipy.linalg.{_name}")
 
 
 def __getattr__(name: str) -> Any:
     # The import system asks a module for __path__ and the like: not scipy.linalg's.
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "interpolative":
+        # The one submodule that scipy.linalg does not import itself.
+        return import_module("scipy.linalg.interpolative")
     try:
         return getattr(scipy.linalg, name)
     except AttributeError:

@@ -11,9 +11,17 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla import matrix_files
 from taskla.formats import dtype_of, format_of, working_dtype
-from taskla.matrix_layout import Layout, MapTiles, Uplo, each_tile, layout_of
+from taskla.matrix_layout import Layout, MapTiles, each_tile
 from taskla.matrix_random import Kind, random_block
-from taskla.matrix_store import Store, allocate, merge_triangles, obstacle, triangle
+from taskla.matrix_store import (
+    Store,
+    allocate,
+    layout_asked_for,
+    merge_triangles,
+    obstacle,
+    triangle,
+    triangle_name,
+)
 from taskla.tile import Order, Tile
 
 __all__ = ["BlockFunction", "TiledMatrix", "generate"]
@@ -82,7 +90,7 @@ class TiledMatrix:
         cls,
         a: ArrayLike,
         nb: int | None = None,
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         copy: bool | None = None,
         *,
         map_tiles: MapTiles | None = None,
@@ -95,8 +103,8 @@ class TiledMatrix:
             Integers and booleans become float64, float16 becomes float32.
         nb : int, optional
             The tile size; by default that of `choose_nb`.
-        uplo : {None, "lower", "upper"}
-            Use this triangle of a square `a` only. A copy stores nothing else.
+        uplo : {None, "lower", "upper", "L", "U"}
+            Use this triangle of a square `a` only, in either case. A copy stores nothing else.
         copy : bool, optional
             None copies when it must: when `a` is not writeable, has another dtype, or has no unit
             stride in either direction. True copies always. False never does; a read-only `a` then
@@ -118,7 +126,7 @@ class TiledMatrix:
         dtype = working_dtype(array.dtype)
         if array.ndim != 2:
             raise ValueError(f"a has {array.ndim} dimensions; a matrix has 2")
-        layout = layout_of(array.shape, nb, dtype, uplo)
+        layout = layout_asked_for(array.shape, nb, dtype, uplo)
         why = obstacle(array, dtype)
         if copy is False and why:
             raise ValueError(f"copy is False and a copy of a is needed: {why}")
@@ -135,7 +143,7 @@ class TiledMatrix:
         shape: tuple[int, int],
         nb: int | None = None,
         dtype: DTypeLike = "float64",
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         *,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
@@ -178,7 +186,7 @@ class TiledMatrix:
         shape: tuple[int, int],
         nb: int | None = None,
         dtype: DTypeLike = "float64",
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         *,
         seed: int = 0,
         kind: Kind = "general",
@@ -202,7 +210,7 @@ class TiledMatrix:
         """
         # Refuses what is not allowed even if there is no tile to make.
         random_block(seed, [], [], dtype, kind, 0)
-        layout = layout_of(shape, nb, np.dtype(dtype), uplo)
+        layout = layout_asked_for(shape, nb, np.dtype(dtype), uplo)
         if kind in ("symmetric", "hermitian", "spd") and layout.m != layout.n:
             raise ValueError(f"kind is {kind!r} and shape {shape}; it must be square")
         n = max(layout.m, layout.n)
@@ -218,7 +226,7 @@ class TiledMatrix:
         path: str | os.PathLike[str],
         nb: int | None = None,
         mmap: bool | matrix_files.MmapMode = True,
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         *,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
@@ -235,7 +243,7 @@ class TiledMatrix:
             may be written and the file stays as it is. With "r" tiles cannot be written, with "r+"
             writing a tile writes the file. True is "c" where the dtype allows it; other kinds of
             files are read. A mode given by name is an error where the file cannot be mapped.
-        uplo : {None, "lower", "upper"}
+        uplo : {None, "lower", "upper", "L", "U"}
             Use this triangle only. A folder that holds one triangle gives that.
         map_tiles : callable, optional
             Who reads the tiles, see `taskla.matrix_layout`.
@@ -250,7 +258,7 @@ class TiledMatrix:
         """
         stored = matrix_files.read(path, mmap)
         own = stored.layout
-        uplo = uplo or own.uplo
+        uplo = triangle_name(uplo) or own.uplo
         if own.uplo not in (None, uplo):
             raise ValueError(f"{path}: holds the {own.uplo} triangle; uplo is {uplo!r}")
         if stored.array is not None:
@@ -271,7 +279,7 @@ class TiledMatrix:
         shape: tuple[int, int],
         nb: int | None = None,
         dtype: DTypeLike = "float64",
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         order: Order = "F",
     ) -> TiledMatrix:
         """Return a matrix whose entries are not set (where `uplo` has none, they are zero).
@@ -301,7 +309,7 @@ class TiledMatrix:
         shape: tuple[int, int],
         nb: int | None = None,
         dtype: DTypeLike = "float64",
-        uplo: Uplo | None = None,
+        uplo: str | None = None,
         order: Order = "F",
     ) -> TiledMatrix:
         """Return a matrix of zeros; otherwise as `empty`."""
@@ -319,14 +327,14 @@ class TiledMatrix:
         shape: tuple[int, int],
         nb: int | None,
         dtype: DTypeLike,
-        uplo: Uplo | None,
+        uplo: str | None,
         order: Order,
         how: Callable[..., NDArray[Any]],
     ) -> TiledMatrix:
         checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
-        if order not in (("F",) if uplo else ("F", "C")):
+        layout = layout_asked_for(shape, nb, checked, uplo)
+        if order not in (("F",) if layout.uplo else ("F", "C")):
             raise ValueError(f"order is {order!r}; allowed: 'F' and, without uplo, 'C'")
-        layout = layout_of(shape, nb, checked, uplo)
         return cls(layout, checked, allocate(layout, checked, how, order))
 
     # What it is ---------------------------------------------------------------------------------
@@ -385,7 +393,8 @@ class TiledMatrix:
         """Copy a block into tile (i, j), the triangle that counts if it is on the diagonal."""
         target = self.tile(i, j).array
         if block.shape != target.shape:
-            raise ValueError(f"block ({i}, {j}) has shape {block.shape}, not {target.shape}")
+            hint = "; use rows[:, None] to make it two-dimensional" if block.ndim == 1 else ""
+            raise ValueError(f"block ({i}, {j}) has shape {block.shape}, not {target.shape}{hint}")
         if not np.can_cast(block.dtype, self.dtype, "same_kind"):
             raise TypeError(f"block ({i}, {j}) has dtype {block.dtype}, not {self.dtype}")
         target[...] = triangle(block, self.uplo) if i == j else block
@@ -455,6 +464,11 @@ class TiledMatrix:
             np.einsum("ii->i", array).imag = 0
         return array
 
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Be an array to NumPy: `to_array`, with zeros for the triangle that is not stored."""
+        # True has made its copy before the dtype is changed.
+        return np.array(self.to_array(copy=copy), dtype, copy=None if copy else copy)
+
     def _block(self, rows: slice, cols: slice) -> NDArray[Any]:
         """Return what a tile holds, as it counts."""
         i, j = rows.start // self.nb, cols.start // self.nb
@@ -473,7 +487,7 @@ class TiledMatrix:
         return self.astype(self.dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the matrix: ``.npy`` or ``.mtx`` by the extension, otherwise a folder of tiles.
+        """Write the matrix: ``.npy`` or ``.mtx`` by the extension, or a folder of tiles.
 
         A file holds the whole matrix, with zeros for the triangle that is not stored; a folder
         holds the tiles as they are. Both appear whole or not at all, and replace what `save` wrote
@@ -482,9 +496,12 @@ class TiledMatrix:
         Parameters
         ----------
         path : path-like
+            A folder has no extension, or ``.tiles``.
 
         Raises
         ------
+        ValueError
+            When the extension is another one.
         FileNotFoundError
             When the parent folder does not exist.
         FileExistsError

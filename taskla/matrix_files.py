@@ -32,7 +32,7 @@ from taskla.formats import format_of, working_dtype
 from taskla.matrix_layout import Layout
 from taskla.tile import Order
 
-__all__ = ["MmapMode", "Stored", "read", "write"]
+__all__ = ["MmapMode", "Stored", "check_target", "read", "write"]
 
 MmapMode: TypeAlias = Literal["r", "c", "r+"]
 
@@ -110,7 +110,7 @@ def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
 
 
 def write(path: str | os.PathLike[str], stored: Stored) -> None:
-    """Write a matrix: ``.npy`` or ``.mtx`` by the path's extension, otherwise a folder of tiles.
+    """Write a matrix: ``.npy`` or ``.mtx`` by the path's extension, else a folder of tiles.
 
     A ``.npy`` or ``.mtx`` file holds the whole matrix, with zeros for the triangle that is not
     stored, and text knows no precision: ``.mtx`` gives single precision back as double. Everything
@@ -119,26 +119,48 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        When the parent folder does not exist.
-    FileExistsError
-        When a file would replace a folder, or a folder of tiles anything but another one.
+    OSError, ValueError
+        As `check_target`.
     """
-    writer = {".npy": _write_npy, ".mtx": _write_mtx}.get(Path(path).suffix.lower())
+    check_target(path)
+    writer = _WRITERS.get(Path(path).suffix.lower())
     # A link stays, what it points to is replaced.
     path = Path(path).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
     if writer is None:
         _write_folder(path, stored)
         return
-    if path.exists() and not path.is_file():
-        raise FileExistsError(f"{path}: exists and is not a file; it is not replaced")
     with _temporary(path) as temporary:
         writer(temporary, stored)
         _flush(temporary)
         temporary.replace(path)
         _flush(path.parent)
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that `write` would refuse.
+
+    Raises
+    ------
+    ValueError
+        When the extension is none of ``.npy``, ``.mtx`` and, for a folder, ``.tiles`` or none.
+    FileNotFoundError
+        When the parent folder does not exist.
+    FileExistsError
+        When a file would replace a folder, or a folder of tiles anything but another one.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (*_WRITERS, "", ".tiles"):
+        raise ValueError(
+            f"{path}: extension {suffix!r} is not known; allowed: .npy, .mtx, "
+            "and none or .tiles for a folder of tiles"
+        )
+    path = Path(path).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder")
+    if suffix not in _WRITERS:
+        _check_replaceable(path)
+    elif path.exists() and not path.is_file():
+        raise FileExistsError(f"{path}: exists and is not a file; it is not replaced")
 
 
 @contextmanager
@@ -223,6 +245,9 @@ def _write_mtx(path: Path, stored: Stored) -> None:
     io.mmwrite(path, array, symmetry="general")
 
 
+_WRITERS: dict[str, Callable[[Path, Stored], None]] = {".npy": _write_npy, ".mtx": _write_mtx}
+
+
 def _one_tile(shape: tuple[int, ...]) -> Layout:
     m, n = shape
     return Layout(m, n, max(1, m, n))
@@ -240,7 +265,6 @@ def _tile_path(folder: Path, i: int, j: int) -> Path:
 
 
 def _write_folder(path: Path, stored: Stored) -> None:
-    _check_replaceable(path)
     layout = stored.layout
     header = {
         "format": _FORMAT,

@@ -167,8 +167,9 @@ _TILE_SIZES = {
 def choose_nb(n: int, dtype: DTypeLike = "float64", workers: int | None = None) -> int:
     """Return the tile size for a matrix of order n.
 
-    The largest that leaves at least ``5 sqrt(workers)`` tile columns, so that all have work, else
-    the smallest, below which the overhead of tasks tells:
+    The largest that leaves enough tile columns for all workers, ``5 sqrt(workers)`` for the second
+    of these sizes and twice as many for the third; else the smallest, below which the overhead of
+    tasks tells. `docs/tiles-and-nb.md` has the measurements.
 
     ==========  ===============
     dtype       tile sizes
@@ -197,7 +198,10 @@ def choose_nb(n: int, dtype: DTypeLike = "float64", workers: int | None = None) 
         affinity = getattr(os, "sched_getaffinity", None)
         workers = len(affinity(0)) if affinity else os.cpu_count() or 1
     smallest, *larger = _TILE_SIZES[np.dtype(dtype).name]
-    return max((nb for nb in larger if n >= 5 * sqrt(workers) * nb), default=smallest)
+    columns = (n / nb / sqrt(workers) for nb in larger)
+    enough = (5.0 * k for k in range(1, len(larger) + 1))
+    fitting = (nb for nb, c, e in zip(larger, columns, enough, strict=True) if c >= e)
+    return max(fitting, default=smallest)
 
 
 def layout_of(shape: Sequence[int], nb: int | None, dtype: DTypeLike, uplo: Uplo | None) -> Layout:

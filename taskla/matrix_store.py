@@ -6,12 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_layout import Layout, Uplo, layout_of
 from taskla.tile import Order, Tile
 
-__all__ = ["Store", "allocate", "merge_triangles", "obstacle", "triangle"]
+__all__ = [
+    "Store",
+    "allocate",
+    "layout_asked_for",
+    "merge_triangles",
+    "obstacle",
+    "triangle",
+    "triangle_name",
+]
+
+_TRIANGLES: dict[str, Uplo] = {"l": "lower", "lower": "lower", "u": "upper", "upper": "upper"}
 
 
 class Store:
@@ -65,6 +75,33 @@ class Store:
             width,
             part.order,
         )
+
+
+def triangle_name(uplo: object) -> Uplo | None:
+    """Return "lower" or "upper" for these and LAPACK's letters, in either case; None for None."""
+    if uplo is None:
+        return None
+    name = _TRIANGLES.get(uplo.lower()) if isinstance(uplo, str) else None
+    if name is None:
+        raise ValueError(f"uplo is {uplo!r}; allowed: None, 'lower', 'upper', 'L', 'U'")
+    return name
+
+
+def layout_asked_for(
+    shape: Sequence[int], nb: int | None, dtype: DTypeLike, uplo: str | None
+) -> Layout:
+    """Return the layout that a user asked for: `layout_of`, for every spelling of `uplo`.
+
+    Raises
+    ------
+    TypeError
+        When a size is not an integer, or `nb` a bool.
+    ValueError
+        When an argument is not allowed.
+    """
+    if isinstance(nb, bool):
+        raise TypeError(f"nb is {nb!r}; it must be an integer")
+    return layout_of(shape, nb, dtype, triangle_name(uplo))
 
 
 def allocate(

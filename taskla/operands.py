@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from taskla import engines
 from taskla.matrix import TiledMatrix
+from taskla.matrix_store import triangle_name
 from taskla.programs import Layout, program
 from taskla.tile import Tile
 
@@ -72,9 +73,10 @@ def norm_letter(norm: Any) -> str:
 def stored_triangle(A: TiledMatrix, uplo: Any) -> str:
     """The triangle to use: what was asked for, if it is stored."""
     stored = None if A.uplo is None else A.uplo[0].upper()
-    if uplo is None:
+    name = triangle_name(uplo)
+    if name is None:
         return stored or "L"
-    letter = choice("uplo", uplo, "LU")
+    letter = name[0].upper()
     if stored not in (None, letter):
         raise ValueError(f"uplo is {uplo!r}, but the matrix stores its {A.uplo} triangle only")
     return letter

@@ -17,7 +17,8 @@ from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout
-from taskla.routines import ROUTINES, Operand, Problem, problem
+from taskla.routines import ROUTINES, Operand, Problem, problem, refuse_too_many_tasks
+from taskla.tile import Tile
 from taskla.volume import Volume, Volumes
 
 __all__ = ["PLANNED", "Row", "graphs", "plan"]
@@ -107,7 +108,8 @@ def plan(
     ranks : int, optional
         Number of ranks. Default: what `grid` has, else 1.
     dist : str, Distribution or sequence of these, default "2dbc"
-        Distributions, by name or as objects; "all" is all that `distributions.available` lists.
+        Distributions, by name or as objects; "all", anywhere, is all that `distributions.available`
+        lists.
     grid : (int, int), optional
         For the distribution; of several, for "2dbc" only.
     nb : int, optional
@@ -126,7 +128,8 @@ def plan(
     Raises
     ------
     ValueError
-        When an argument is not allowed, or messages depend on the data: LU that interchanges rows,
+        When an argument is not allowed, there are more tile tasks than
+        `taskla.routines.MOST_TASKS`, or messages depend on the data: LU that interchanges rows,
         on more than one rank.
 
     Examples
@@ -142,6 +145,7 @@ def plan(
     if op == "getrf" and ranks > 1 and options.get("pivot") is None:
         options["pivot"] = "none"
     p = problem(op, n, nb, dtype, workers=ranks, **options)
+    refuse_too_many_tasks(p)
     parts = graphs(p)
     if ranks > 1:
         _refuse_interchanges(p, ranks, parts)
@@ -171,8 +175,9 @@ def _maps(
     grid: tuple[int, int] | None,
 ) -> list[Distribution]:
     chosen = [dist] if isinstance(dist, str | Distribution) else list(dist)
-    if chosen == ["all"]:
-        chosen = list(distributions.available())
+    if "all" in chosen:
+        every: list[str | Distribution] = list(distributions.available())
+        chosen = every + [name for name in chosen if name != "all" and name not in every]
     if not chosen:
         raise ValueError("dist is empty; it must name at least one distribution")
     if ranks is None:
@@ -226,6 +231,11 @@ class _Outline(TiledMatrix):
         self.mt, self.nt = layout.mt, layout.nt
         self.dtype = p.dtype
         self.writeable = True
+
+    def tile(self, i: int, j: int) -> Tile:
+        """Return an identity: gesv looks for zeros on the diagonal of U."""
+        rows, cols = self.rows(i), self.cols(j)
+        return Tile(np.eye(rows.stop - rows.start, cols.stop - cols.start, dtype=self.dtype))
 
 
 class _Notes(Engine):

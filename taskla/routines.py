@@ -7,8 +7,9 @@ line on random ones, so that both see the same task graph.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -20,13 +21,27 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, choose_nb
 from taskla.operations import OPERATIONS
 
-__all__ = ["ALPHA", "BETA", "ROUTINES", "TYPES", "Operand", "Problem", "Routine", "problem"]
+__all__ = [
+    "ALPHA",
+    "BETA",
+    "MOST_TASKS",
+    "ROUTINES",
+    "TYPES",
+    "Operand",
+    "Problem",
+    "Routine",
+    "problem",
+    "refuse_too_many_tasks",
+]
 
 #: LAPACK's letters
 TYPES = {"s": "float32", "d": "float64", "c": "complex64", "z": "complex128"}
 
 #: Scalars of the products: neither 0 nor 1, which kernels treat apart, and exact in every format.
 ALPHA, BETA = -0.5, 1.5
+
+#: A graph of more tile tasks than these, of 300 bytes each, is not built.
+MOST_TASKS = 20_000_000
 
 Matrices = Sequence[TiledMatrix]
 
@@ -93,6 +108,14 @@ class Problem:
         parts = self.routine.cost(self)
         complex_type = self.dtype.kind == "c"
         return float(sum(OPERATIONS[name].flops(shapes, complex_type) for name, *shapes in parts))
+
+    @property
+    def tile_tasks(self) -> int:
+        """Tile tasks of the routine, about: its products, were each tile one number."""
+        sizes = ("n", "m", "k", "nrhs")
+        tiles = replace(self, nb=1, **{name: -(-getattr(self, name) // self.nb) for name in sizes})
+        costs = [OPERATIONS[name].cost(shapes) for name, *shapes in tiles.routine.cost(tiles)]
+        return round(sum(max(float(part) for part in cost) for cost in costs))
 
     @property
     def order(self) -> int:
@@ -190,6 +213,18 @@ def problem(
     if nb < 1:
         raise ValueError(f"nb is {nb}; it must be at least 1")
     return Problem(op=op, nb=nb, type=letter, **sizes, **given)
+
+
+def refuse_too_many_tasks(p: Problem) -> None:
+    """Raise ValueError for a problem with more tile tasks than `MOST_TASKS`, before it is built."""
+    if p.tile_tasks <= MOST_TASKS:
+        return
+    sizes = range(max(p.n, p.m, p.k, p.nrhs) + 1)
+    fit = bisect_left(sizes, True, p.nb, key=lambda nb: replace(p, nb=nb).tile_tasks <= MOST_TASKS)
+    raise ValueError(
+        f"{p.op} with n={p.n} and nb={p.nb} has about {p.tile_tasks:.2g} tile tasks, and "
+        f"{MOST_TASKS:.0e} is the limit; nb from {fit} on would do"
+    )
 
 
 # -- operands --------------------------------------------------------------------------------------

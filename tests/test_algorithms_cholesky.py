@@ -282,8 +282,8 @@ def test_what_is_refused() -> None:
         (lambda: lapack.lauum(oblong), "A must be square, not 4 x 3"),
         (lambda: lapack.potri(oblong), "A must be square, not 4 x 3"),
         (lambda: lapack.potrf(half, "U"), "uplo is 'U', but the matrix stores its lower triangle"),
-        (lambda: lapack.potrf(square, "X"), "uplo must be one of L, U, not 'X'"),
-        (lambda: lapack.potrf(square, 1), "uplo must be one of L, U, not 1"),
+        (lambda: lapack.potrf(square, "X"), "uplo is 'X'; allowed: None, 'lower', 'upper'"),
+        (lambda: lapack.potrf(square, 1), "uplo is 1; allowed: None, 'lower', 'upper'"),
         (lambda: lapack.trtri(square, diag="Z"), "diag must be one of N, U, not 'Z'"),
         (lambda: lapack.potrs(square, half), "B must store all of its tiles, not its lower"),
         (

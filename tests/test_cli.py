@@ -21,7 +21,7 @@ from taskla.cli import COMMANDS, main, options
 from taskla.cli.table import emit
 from taskla.operations import OPERATIONS
 from taskla.plan import PLANNED, plan
-from taskla.routines import ROUTINES
+from taskla.routines import ROUTINES, problem
 
 
 def run(*arguments: str) -> Result:
@@ -118,7 +118,11 @@ def test_python_m_taskla_is_the_command() -> None:
         ("bench potrf -n 10:5", 2, "'10:5' has 0 values"),
         ("bench potrf -n 1:10:0", 2, "'1:10:0' is not an integer or a range"),
         ("bench potrf -n 1:99999999", 2, "'1:99999999' has 99999999 values, not 1 to 10000"),
-        ("bench potrf -n 10 --dtype d,q", 2, "'q' in 'd,q' is not a name; allowed: s, d, c, z"),
+        ("bench potrf -n 10 --dtype d,q", 2, "'q' is not known; allowed: s, d, c, z, float32,"),
+        ("bench potrf -n 10 --csv --json", 2, "--csv and --json exclude each other; give one"),
+        ("bench potrf -n 20000 --nb 1", 2, "1.3e+12 tile tasks, and 2e+07 is the limit; nb from"),
+        ("bench potrf -n 9000000 --nb 9999", 2, "GB, and the memory is "),
+        ("plan potrf -n 1000000 --nb 100", 2, "1.7e+11 tile tasks, and 2e+07 is the limit; nb"),
         ("bench potrf -n 10 --engine mpi", 2, "engine 'mpi' does not exist; there are threads"),
         ("bench potrf -n 10 --policy fifo", 2, "policy 'fifo' does not exist; there are eager"),
         ("bench potrf -n 10 --dist sbc", 2, "distribution 'sbc' does not exist; there are 2dbc"),
@@ -352,6 +356,23 @@ def test_plan_passes_all_options_on() -> None:
     (first, *_) = rows(*line.split())
     choices = {"m": 500, "k": 700, "transa": "T", "transb": "C"}
     assert first == asdict(plan("gemm", 300, nb=100, ranks=4, dist="all", **choices)[0])
+
+
+def test_all_distributions_may_stand_among_others() -> None:
+    found = rows("plan", "potrf", "-n", "600", "--nb", "100", "--ranks", "4", "--dist", "row,all")
+    assert sorted(row["dist"] for row in found) == sorted(distributions.available())
+
+
+def test_types_have_numpys_names_too() -> None:
+    for command in ("plan", "bench"):
+        line = f"{command} potrf -n 30 --dtype s,complex128"
+        assert {row["type"] for row in rows(*line.split())} == {"s", "z"}
+
+
+@pytest.mark.parametrize("op", PLANNED)
+def test_tile_tasks_are_estimated(op: str) -> None:
+    (row,) = plan(op, 2000, nb=50)
+    assert row.tasks / 2 <= problem(op, 2000, 50).tile_tasks <= row.tasks * 1.1
 
 
 # -- info and schedulers ---------------------------------------------------------------------------

@@ -138,12 +138,41 @@ def test_a_folder_of_one_triangle_is_a_hermitian_matrix(tmp_path: Path, uplo: An
     )
 
 
-def test_the_output_may_be_an_input(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a.npy", "b.npy"])
+def test_the_output_is_no_input(tmp_path: Path, name: str) -> None:
     a, b = matrix("general"), rhs(None)
     files = write(tmp_path / "a.npy", a), write(tmp_path / "b.npy", b)
-    solved(*files, "-o", files[1])
-    np.testing.assert_allclose(np.load(files[1]), np.linalg.solve(a, b), rtol=1e-10, atol=1e-12)
+    (tmp_path / "link.npy").symlink_to(tmp_path / name)
+    for output in (name, "link.npy"):
+        line = refused(*files, "-o", tmp_path / output)
+        assert f"{output}: is {name[0].upper()} itself; the output must be another file" in line
+    np.testing.assert_array_equal(np.load(files[0]), a)
+    np.testing.assert_array_equal(np.load(files[1]), b)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.npz", "x.npy.gz"])
+def test_the_output_has_an_extension_that_is_known(tmp_path: Path, name: str) -> None:
+    files = write(tmp_path / "a.npy", matrix("general")), write(tmp_path / "b.npy", rhs(None))
+    assert "allowed: .npy, .mtx, and none or .tiles" in refused(*files, "-o", tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "b.npy"]
+
+
+def test_a_folder_in_the_place_of_the_output_is_named(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.npy", matrix("general")), write(tmp_path / "b.npy", rhs(None))
+    (tmp_path / "x.npy").mkdir()
+    line = refused(*files, "-o", tmp_path / "x.npy")
+    assert line == f"Error: {tmp_path / 'x.npy'}: exists and is not a file; it is not replaced\n"
+
+
+@pytest.mark.parametrize(("dtype", "nb"), [("s", 512), ("d", 256), ("z", 256)])
+def test_the_tile_size_is_chosen_for_the_type_that_is_computed_in(
+    tmp_path: Path, dtype: str, nb: int
+) -> None:
+    a, b = matrix("general", "s"), rhs(2, dtype)
+    files = write(tmp_path / "a.npy", a), write(tmp_path / "b.npy", b)
+    assert solved(*files, "-o", tmp_path / "x.npy")["nb"] == nb
+    write(tmp_path / "a", a)
+    assert solved(tmp_path / "a", files[1], "-o", tmp_path / "y.npy")["nb"] == 16
 
 
 @pytest.mark.parametrize("n", [0, 1])

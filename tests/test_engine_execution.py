@@ -14,6 +14,7 @@ from taskla.engines.execution import Execution
 from taskla.engines.merging import acts_as_one
 from taskla.engines.threads import ThreadsEngine
 from taskla.graph import Grid, Kind, TaskGraph
+from taskla.matrix import TiledMatrix
 from taskla.operations import OPERATIONS
 from taskla.tile import Tile
 
@@ -187,6 +188,58 @@ def test_the_matrices_are_those_of_the_grids():
         ThreadsEngine(1).run(flow.graph(), [])
 
 
+def scaling() -> tuple[TaskGraph, TiledMatrix]:
+    flow = tla.TaskFlow()
+    flow.lascl(flow.matrix(6, 6, nb=2, name="X"), 2.0)
+    return flow.graph(), TiledMatrix.zeros((6, 6), nb=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "nb", "dtype"),
+    [
+        ((6, 6), 2, "f4"),
+        ((6, 6), 3, "f8"),
+        ((4, 6), 2, "f8"),
+        ((6, 8), 2, "f8"),
+    ],
+)
+def test_a_matrix_is_the_one_that_was_declared(shape, nb, dtype):
+    graph, declared = scaling()
+    given = TiledMatrix.from_array(np.ones(shape, dtype), nb)
+    with pytest.raises(ValueError, match=r"^X was declared") as caught:
+        ThreadsEngine(1).run(graph, [given])
+    assert str(caught.value) == (
+        "X was declared 6 x 6, nb=2, float64; the matrix given is "
+        f"{shape[0]} x {shape[1]}, nb={nb}, {np.dtype(dtype)}"
+    )
+    np.testing.assert_array_equal(given.to_array(), 1)
+    ThreadsEngine(1).run(graph, [declared])
+
+
+def test_an_array_is_no_tiled_matrix():
+    graph, _ = scaling()
+    with pytest.raises(TypeError, match="X must be a TiledMatrix, not ndarray"):
+        ThreadsEngine(1).run(graph, [np.ones((6, 6))])
+
+
+def test_no_tile_of_another_type_reaches_a_kernel():
+    graph, _ = scaling()
+    matrix = Matrix(np.ones((6, 6), "f4"), 2)
+    message = r"X was declared float64; tile \(0, 0\) of the matrix given is float32"
+    with pytest.raises(ValueError, match=message):
+        ThreadsEngine(1, "eager").run(graph, [matrix])
+    np.testing.assert_array_equal(matrix.array, 1)
+
+
+@pytest.mark.parametrize(("uplo", "missing"), [("lower", r"\(0, 1\)"), ("upper", r"\(1, 0\)")])
+def test_a_triangle_has_no_tiles_of_the_other(uplo, missing):
+    graph, _ = scaling()
+    message = f"X stores its {uplo} triangle only, and tile {missing} is asked for"
+    with pytest.raises(ValueError, match=message) as caught:
+        ThreadsEngine(1, "eager", fuse=1).run(graph, [TiledMatrix.zeros((6, 6), 2, uplo=uplo)])
+    assert caught.value.__notes__[0].startswith("in task lascl on tile X(")
+
+
 def test_tags_without_a_kernel_are_refused():
     def graph(**tags: str) -> TaskGraph:
         flow = tla.TaskFlow()
@@ -200,3 +253,17 @@ def test_tags_without_a_kernel_are_refused():
         ThreadsEngine(1).run(graph(compression="svd"), [matrix])
     Execution(graph(precision="fp64"), [matrix])(0)
     np.testing.assert_array_equal(matrix.array, 2.0)
+
+
+def test_a_read_only_matrix_is_read_and_never_written():
+    fixed = np.eye(4, order="F")
+    fixed.flags.writeable = False
+    A = TiledMatrix.from_array(fixed, 2, copy=False)
+    B = TiledMatrix.zeros((4, 4), 2)
+    flow = tla.TaskFlow()
+    X, Y = (flow.matrix(4, 4, 2, name=name) for name in "XY")
+    flow.lacpy(X, Y)
+    ThreadsEngine(1).run(flow.graph(), [A, B])
+    np.testing.assert_array_equal(B.to_array(), np.eye(4))
+    with pytest.raises(ValueError, match="Y is read-only and is worked on in place"):
+        ThreadsEngine(1).run(flow.graph(), [B, A])

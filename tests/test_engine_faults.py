@@ -281,6 +281,14 @@ class Early(Bad):
         return 2
 
 
+class Wrong(Bad):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def next(self, worker):
+        return self.answer
+
+
 class Broken(Bad):
     def next(self, worker):
         raise KeyError("broken")
@@ -297,6 +305,11 @@ class Broken(Bad):
             "policy 'bad' gave task 0 to worker .; it must give a task",
         ),
         (Early(), RuntimeError, "policy 'bad' gave task 2"),
+        (Wrong("a"), RuntimeError, "policy 'bad' gave task 'a' to worker .; it must give a task"),
+        (Wrong(0.0), RuntimeError, "policy 'bad' gave task 0.0"),
+        (Wrong((0,)), RuntimeError, r"policy 'bad' gave task \(0,\)"),
+        (Wrong(-3), RuntimeError, "policy 'bad' gave task -3"),
+        (Wrong(3), RuntimeError, "policy 'bad' gave task 3"),
         (Broken(), KeyError, "broken"),
     ],
 )

@@ -41,7 +41,7 @@ FLOORS = (
     (
         {"lapack", "level3", "linalg", "norms", "operands", "plan", "programs", "routines"}
         | {"_cholesky", "_condition", "_determinant", "_inputs", "_inverse", "_lu", "_passes"}
-        | {"_products", "_solve", "_structure"},
+        | {"_products", "_solve", "_structure", "_triangles"},
     ),
     ({"cli"},),
     ({"__main__"},),

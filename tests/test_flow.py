@@ -153,7 +153,8 @@ def test_masks_choose_tasks() -> None:
     flow = TaskFlow()
     C = flow.matrix(3, 3, nb=1)
     # both masks hold; an operand of one tile goes with all
-    flow.lacpy(C.below_diagonal, C.below_diagonal)
+    B = flow.matrix(3, 3, nb=1)
+    flow.lacpy(B.below_diagonal, C.below_diagonal)
     flow.geadd(C[0, 0], C.T.below_diagonal)
     lower = [(1, 0), (2, 0), (2, 1)]
     assert [task[1][1:] for task in tasks(flow)] == lower + [(j, i) for i, j in lower]
@@ -237,6 +238,95 @@ def test_calls_that_make_no_sense() -> None:
         with pytest.raises(ValueError, match="takes tiles as they are stored"):
             call()
     assert len(flow) == 0
+
+
+def test_a_tile_that_is_written_is_no_other_operand() -> None:
+    flow, A, B = flow_and((3, 3), (3, 1), nb=1)
+    for call, message in (
+        (lambda: flow.gemm(A[0, 0], A[0, 0], A[0, 0], beta=0.0), r"gemm writes tile A\(0, 0\)"),
+        (lambda: flow.gemm(A[:, 2], A[1, :], A[:, :]), r"gemm writes tile A\(0, 2\)"),
+        (lambda: flow.gemm(A[1, :].T, B.T, A[:, 1].T), r"gemm writes tile A\(1, 1\)"),
+        (lambda: flow.trsm(A[1, 1], A[:, 1], side="R"), r"trsm writes tile A\(1, 1\)"),
+        (lambda: flow.syrk(A[2, 2], A.diagonal), r"syrk writes tile A\(2, 2\)"),
+        (lambda: flow.geadd(A, A.T), r"geadd writes tile A\(0, 0\)"),
+        (lambda: flow.laswp(A[1, 0], A[:, :1].columns), r"laswp writes tile A\(1, 0\)"),
+        (lambda: flow.getrf_tnt_merge(A[0, 0], B[0, 0], A[0, 0], B[1, 0]), "getrf_tnt_merge wri"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(flow) == 0
+
+
+def test_a_tile_may_be_read_as_several_operands() -> None:
+    flow, A, C = flow_and((3, 3), (3, 3))
+    flow.gemm(A, A.T, C)
+    flow.gemm(A, A.T, C.below_diagonal)
+    flow.gemm(A[1:, :1], A[1:, :1].T, A[1:, 1:])
+    flow.syrk(A[2, 0], A.diagonal)
+    assert len(flow) == 9 + 3 + 4 + 3
+
+
+def test_what_is_submitted_by_name_may_use_a_tile_twice_unless_told() -> None:
+    flow, A = flow_and((2, 2))
+    flow.submit("geadd", A, A, params=("N", 1.0, 1.0))
+    with pytest.raises(ValueError, match="must be no other operand"):
+        flow.submit("geadd", A, A, params=("N", 1.0, 1.0), distinct=True)
+    assert len(flow) == 4
+
+
+def test_operands_of_blas_have_one_data_type() -> None:
+    flow = TaskFlow()
+    A, B = flow.matrix(2, 2, 1, "float32"), flow.matrix(2, 2, 1, "float64")
+    message = r"gemm takes operands of one data type, not <2 x 2 tiles of A> of float32, <2 x 2 til"
+    with pytest.raises(ValueError, match=message):
+        flow.gemm(A, A, B)
+    with pytest.raises(ValueError, match="lacpy takes operands of one data type"):
+        flow.submit("lacpy", A, B, params=("G", "N"))
+    assert len(flow) == 0
+
+
+@pytest.mark.parametrize("letter", ["Q", "", "LU", "l", None, 1])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_letters_that_blas_does_not_know(letter: Any, transposed: bool) -> None:
+    flow, A, B, C = flow_and((2, 2), (2, 2), (2, 2), nb=2)
+    if transposed:
+        A, B, C = A.T, B.T, C.T
+    allowed = {"side": "L, R", "uplo": "L, U", "diag": "N, U"}
+    side, uplo, diag = (f"^{n} must be one of {a}, not {letter!r}$" for n, a in allowed.items())
+    part = f"^uplo must be one of G, L, U, not {letter!r}$"
+    for call, message in (
+        (lambda: flow.symm(A, B, C, side=letter), side),
+        (lambda: flow.hemm(A, B, C, uplo=letter), uplo),
+        (lambda: flow.syrk(A, C, uplo=letter), uplo),
+        (lambda: flow.herk(A, C, uplo=letter), uplo),
+        (lambda: flow.trsm(A, B, side=letter), side),
+        (lambda: flow.trsm(A, B, uplo=letter), uplo),
+        (lambda: flow.trmm(A, B, diag=letter), diag),
+        (lambda: flow.potrf(A, uplo=letter), uplo),
+        (lambda: flow.trtri(A, uplo=letter), uplo),
+        (lambda: flow.trtri(A, diag=letter), diag),
+        (lambda: flow.lauum(A, uplo=letter), uplo),
+        (lambda: flow.lascl(A, 2.0, uplo=letter), part),
+        (lambda: flow.laset(A, uplo=letter), part),
+        (lambda: flow.lacpy(A, B, uplo=letter), part),
+        (lambda: flow.lansy(A, B, "M", letter, False), uplo),
+        (lambda: flow.lantr(A, B, "M", "L", letter), diag),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert len(flow) == 0
+
+
+def test_norms_that_lapack_does_not_know() -> None:
+    flow, A, B = flow_and((2, 2), (2, 2), nb=2)
+    with pytest.raises(ValueError, match=r"^norm must be one of M, 1, I, F, not '2'$"):
+        flow.lange(A, B, "2")
+
+
+def test_complex_herk_checks_its_letter() -> None:
+    flow, A, C = flow_and((2, 2), (2, 2), nb=2, dtype=COMPLEX)
+    with pytest.raises(ValueError, match="uplo must be one of L, U, not 'Q'"):
+        flow.herk(A, C, uplo="Q")
 
 
 def test_complex_views_that_blas_has_no_word_for() -> None:

@@ -626,12 +626,13 @@ def test_every_name_of_scipy_is_there() -> None:
 def test_code_written_for_scipy_runs_with_the_import_replaced() -> None:
     program = """
 from taskla.linalg import *
-from taskla.linalg import LinAlgError, expm, lapack, blas
+from taskla.linalg import LinAlgError, expm, lapack, blas, interpolative
 from taskla.linalg.blas import dgemm
 from taskla.linalg.lapack import dpotrf
 import taskla.linalg.blas, taskla.linalg as la
 import scipy.linalg
 assert la.blas.dgemm is dgemm is scipy.linalg.blas.dgemm
+assert interpolative is scipy.linalg.interpolative
 assert la.lapack is lapack is scipy.linalg.lapack
 assert cholesky is la.cholesky is not scipy.linalg.cholesky
 assert hilbert is scipy.linalg.hilbert
@@ -659,3 +660,16 @@ def test_examples_in_docstrings(name: str) -> None:
     ]
     assert all(">>>" in (function.__doc__ or "") for function in documented)
     assert result.attempted >= 2 * len(documented)
+
+
+def test_lapacks_symm_is_named_where_arrays_are_wanted() -> None:
+    A = taskla.TiledMatrix.zeros((4, 4), 2)
+    with pytest.raises(
+        TypeError, match=r"not a TiledMatrix; for that there is taskla\.lapack\.symm"
+    ):
+        taskla.symm("L", "lower", 1.0, A, A, 0.0, A)
+
+
+def test_a_bool_is_no_tile_size() -> None:
+    with pytest.raises(TypeError, match="nb is True; it must be an integer"):
+        linalg.inv(np.eye(3), nb=True)

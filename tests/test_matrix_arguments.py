@@ -19,6 +19,7 @@ DTYPES = ["f4", "f8", "c8", "c16"]
         ((3, -1), None, ValueError, "n is -1; it must be at least 0"),
         ((3, 3), 0, ValueError, "nb is 0; it must be at least 1"),
         ((3, 3), -5, ValueError, "nb is -5"),
+        ((3, 3), True, TypeError, "nb is True; it must be an integer"),
         ((3, 3), 2.0, TypeError, "nb is 2.0; it must be an integer"),
         ((3.0, 3), 2, TypeError, "m is 3.0; it must be an integer"),
         ((3, "3"), 2, TypeError, "n is '3'; it must be an integer"),
@@ -52,14 +53,57 @@ def test_a_foreign_byte_order_becomes_the_native_one() -> None:
 
 
 def test_choices_are_checked() -> None:
-    with pytest.raises(ValueError, match="uplo is 'L'; allowed: None, 'lower', 'upper'"):
-        TiledMatrix.zeros((2, 2), 1, uplo="L")
+    for uplo in ("low", "", 1):
+        with pytest.raises(
+            ValueError, match=f"uplo is {uplo!r}; allowed: None, 'lower', 'upper', 'L', 'U'"
+        ):
+            TiledMatrix.zeros((2, 2), 1, uplo=uplo)
     with pytest.raises(ValueError, match="order is 'K'"):
         TiledMatrix.zeros((2, 2), 1, order="K")
     with pytest.raises(ValueError, match="order is 'C'"):
         TiledMatrix.zeros((2, 2), 1, uplo="upper", order="C")
     with pytest.raises(ValueError, match="copy is 'yes'; allowed: None, True, False"):
         TiledMatrix.from_array(np.zeros((2, 2)), 1, copy="yes")
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [("L", "lower"), ("l", "lower"), ("LOWER", "lower"), ("U", "upper"), ("Upper", "upper")],
+)
+def test_uplo_may_be_lapacks(tmp_path, given, stored) -> None:
+    a = np.arange(25.0).reshape(5, 5)
+    TiledMatrix.from_array(a, 2).save(tmp_path / "a")
+    part = np.tril(a) if stored == "lower" else np.triu(a)
+    for A in (
+        TiledMatrix.from_array(a, 2, given),
+        TiledMatrix.from_function(lambda i, j: a[np.ix_(i, j)], (5, 5), 2, uplo=given),
+        TiledMatrix.load(tmp_path / "a", uplo=given),
+    ):
+        assert A.uplo == stored
+        np.testing.assert_array_equal(A.to_array(), part)
+    for make in (TiledMatrix.empty, TiledMatrix.zeros, TiledMatrix.random):
+        assert make((5, 5), 2, uplo=given).uplo == stored
+
+
+def test_a_flat_block_gets_a_hint() -> None:
+    with pytest.raises(ValueError, match=r"shape \(2,\), not \(2, 2\); use rows\[:, None\]"):
+        TiledMatrix.from_function(lambda rows, cols: rows, (4, 4), 2)
+
+
+def test_numpy_takes_a_matrix_for_an_array() -> None:
+    a = np.asfortranarray(np.arange(25.0).reshape(5, 5))
+    A = TiledMatrix.from_array(a, 2)
+    assert np.shares_memory(np.asarray(A), a)
+    assert not np.shares_memory(np.array(A), a)
+    assert np.shares_memory(np.array(A, copy=False), a)
+    assert np.asarray(A, dtype="f4").dtype == np.float32
+    np.testing.assert_array_equal(np.asarray(A), a)
+    with pytest.raises(ValueError, match="copy"):
+        np.array(A, dtype="f4", copy=False)
+    lower = TiledMatrix.from_array(a, 2, "L")
+    np.testing.assert_array_equal(np.asarray(lower), np.tril(a))
+    with pytest.raises(ValueError, match="copy is False"):
+        np.array(lower, copy=False)
 
 
 def test_zeros_are_zeros() -> None:

@@ -143,17 +143,17 @@ def test_a_folder_is_put_back_if_the_new_one_cannot_take_its_place(saved, monkey
     rename = type(path).rename
 
     def fail(self, target):
-        if target == path and (self / "tile_0000_0001.npy").exists() and self.suffix == ".new":
+        if target == path and (self / "tile_0000_0001.npy").exists() and self.name == "new":
             raise OSError("no")
         return rename(self, target)
 
-    new = path.with_name("b.new")
+    new = path.with_name("new")
     A.save(new)
     monkeypatch.setattr(type(path), "rename", fail)
     with pytest.raises(OSError, match="no"):
         matrix_files._swap(new, path)
     np.testing.assert_array_equal(TiledMatrix.load(path).to_array(), A.to_array())
-    assert sorted(os.listdir(path.parent)) == ["b.new", "tiles"]
+    assert sorted(os.listdir(path.parent)) == ["new", "tiles"]
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.mtx", "a.tiles"])
@@ -182,6 +182,13 @@ def test_paths_that_cannot_be_saved_to(tmp_path, name) -> None:
         A.save(tmp_path / name)
     assert (tmp_path / name / "thesis.tex").read_text() == "years of work"
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.npz", "x.npy.gz", "factor.v2"])
+def test_unknown_extensions_are_not_saved_to(tmp_path, name) -> None:
+    with pytest.raises(ValueError, match=r"allowed: \.npy, \.mtx, and none or \.tiles"):
+        TiledMatrix.zeros((2, 2), 1).save(tmp_path / name)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_of_tiles_does_not_replace_a_file(tmp_path) -> None:

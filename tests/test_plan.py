@@ -227,8 +227,8 @@ def test_messages_that_depend_on_the_data_are_refused(op: str, pivot: str | None
 
 
 def test_the_tile_size_is_chosen_for_a_worker_a_rank() -> None:
-    assert plan("potrf", 6000)[0].nb == 1024
-    assert plan("potrf", 6000, ranks=4)[0].nb == 512
+    assert plan("potrf", 12000)[0].nb == 1024
+    assert plan("potrf", 12000, ranks=4)[0].nb == 512
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,13 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
 
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
-    the last task's end), gflops (by LAPACK's count), joules and gflops/W (with a meter), tasks,
-    tasks_run (before and after fusion), messages, residual and status (with --check: PASSED up to
-    60 for factorisations and solutions, up to 3 for products and norms, else FAILED). The exit code
-    is the number of failures, at most 100.
+    the last task's end), gflops (by LAPACK's count), joules and gflops/W (with a meter), tasks (on
+    tiles), tasks_run (those that ran: neighbouring tasks are fused, several tiles in one kernel
+    call), messages and bytes_sent (between ranks; of one rank none), pivot_messages (those of row
+    interchanges, apart), precision (the format of the tiles: fp32, fp64), compression (that of the
+    tiles: none, all are dense), residual and status (with --check: PASSED up to 60 for
+    factorisations and solutions, up to 3 for products and norms, else FAILED). The exit code is the
+    number of failures, at most 100.
     """
     failures = 0
 
@@ -173,14 +176,32 @@ def _combinations(
     **options: Any,
 ) -> Iterator[tuple[Problem, ThreadsEngine, Distribution]]:
     from taskla import distributions, engines
-    from taskla.routines import problem
+    from taskla.routines import problem, refuse_too_many_tasks
 
     for order, tile, letter, pivoting, count, name, map_ in product(
         n, nb or (None,), dtype, pivot or (None,), workers or (None,), policy, dist
     ):
         runs: Any = engines.engine(engine, workers=count, policy=name)
         p = problem(op, order, tile, letter, runs.workers, pivot=pivoting, **options)
+        _refuse_too_large(p)
+        refuse_too_many_tasks(p)
         yield p, runs, distributions.get(map_, 1, grid)
+
+
+def _refuse_too_large(p: Problem) -> None:
+    """Raise ValueError for matrices that do not fit in memory, before any is made."""
+    from taskla.cli.info import memory
+    from taskla.matrix_layout import Layout
+
+    total, _ = memory()
+    layouts = [Layout(operand.m, operand.n, p.nb, operand.uplo) for operand in p.operands]
+    needed = sum(layout.entries for layout in layouts) * p.dtype.itemsize
+    if total and needed > total:
+        fit = int(p.n * (total / needed) ** 0.5)
+        raise ValueError(
+            f"{p.op} with n={p.n} and nb={p.nb} has matrices of {needed / 1e9:.4g} GB, and the "
+            f"memory is {total / 1e9:.4g} GB; n up to about {fit} would fit"
+        )
 
 
 def _row(

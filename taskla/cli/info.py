@@ -37,7 +37,7 @@ def _facts() -> dict[str, Any]:
 
     serving = next((blas for blas in kernels.blas_info() if blas["serves"]), None)
     affinity = getattr(os, "sched_getaffinity", None)
-    total, available = _memory()
+    total, available = memory()
     return {
         "taskla": __version__,
         "python": platform.python_version(),
@@ -72,7 +72,7 @@ def _processor() -> str | None:
     return next(names, None)
 
 
-def _memory() -> tuple[int | None, int | None]:
+def memory() -> tuple[int | None, int | None]:
     """Bytes of memory in all, and available, where the system tells."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()

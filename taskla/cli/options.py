@@ -82,9 +82,10 @@ def words(allowed: Sequence[str] = ()) -> Callable[[str], tuple[str, ...]]:
     def convert(text: str) -> tuple[str, ...]:
         found = tuple(word.strip() for word in text.split(","))
         for word in found:
-            if not word or (allowed and word not in allowed):
-                among = f"; allowed: {', '.join(allowed)}" if allowed else ""
-                raise click.BadParameter(f"{word!r} in {text!r} is not a name{among}")
+            if not word:
+                raise click.BadParameter(f"{word!r} in {text!r} is not a name")
+            if allowed and word not in allowed:
+                raise click.BadParameter(f"{word!r} is not known; allowed: {', '.join(allowed)}")
         return found
 
     return convert
@@ -126,9 +127,20 @@ def debug_option(command: Command) -> Command:
     )(command)
 
 
+def _form(name: str, text: str) -> Callable[[Command], Command]:
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        form = ctx.params.setdefault("form", None)
+        if value and form:
+            raise click.UsageError("--csv and --json exclude each other; give one")
+        if value:
+            ctx.params["form"] = name
+
+    return click.option(f"--{name}", is_flag=True, expose_value=False, callback=note, help=text)
+
+
 _OUTPUT = (
-    click.option("--csv", "form", flag_value="csv", help="Print comma-separated values."),
-    click.option("--json", "form", flag_value="json", help="Print one JSON object a line."),
+    _form("csv", "Print comma-separated values."),
+    _form("json", "Print one JSON object a line."),
 )
 
 
@@ -146,6 +158,8 @@ def _letters(name: str, letters: str, text: str) -> Callable[[Command], Command]
     )
 
 
+_DTYPES = (*"sdcz", "float32", "float64", "complex64", "complex128")
+
 _SIZES = (
     click.option(
         "-n",
@@ -159,11 +173,11 @@ _SIZES = (
     ),
     click.option(
         "--dtype",
-        type=words(("s", "d", "c", "z")),
+        type=words(_DTYPES),
         metavar="LIST",
         default="d",
         show_default=True,
-        help="s, d, c, z: single, double; complex.",
+        help="s, d, c, z: single, double; complex; or NumPy's names.",
     ),
     click.option("-m", type=click.IntRange(min=0), help="Rows.  [default: n]"),
     click.option("-k", type=click.IntRange(min=0), help="Inner dimension.  [default: n]"),

@@ -38,7 +38,7 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
     metavar="LIST",
     default="all",
     show_default=True,
-    help="Distributions: 2dbc, row, col, or all.",
+    help="Distributions: 2dbc, row, col; all stands for all that there are.",
 )
 @click.option(
     "--grid", type=read_grid, metavar="PxQ", help="Grid of 2dbc.  [default: the squarest, P <= Q]"
@@ -57,9 +57,12 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     trsm or trmm. The owner of a tile computes it; a message brings one version of one tile to one
     rank, once. Row interchanges depend on the data: on several ranks, LU is counted without.
 
-    Columns: tasks, tasks_run (after the fusion that one rank's threads do), flops, messages and
-    their bytes (whole tiles), max_messages (the most that one rank sends), imbalance (most flops
-    of a rank over the mean), bytes_per_rank (most memory for own tiles), critical_path (tasks).
+    Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (copies
+    of the matrix that take updates in turn: 1), tasks (on tiles), tasks_run (those that would run:
+    the threads of one rank fuse neighbouring tasks, several tiles in one kernel call), flops,
+    messages and their bytes (whole tiles), pivot_messages (those of row interchanges, apart),
+    max_messages (the most that one rank sends), imbalance (most flops of a rank over the mean: 1 is
+    perfect), bytes_per_rank (most memory for own tiles), critical_path (tasks).
     """
     emit(_rows(op, **choices), form, SETTINGS)
 

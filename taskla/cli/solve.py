@@ -48,7 +48,7 @@ class Row:
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Where X goes: .npy, .mtx, otherwise a folder of tiles.",
+    help="Where X goes: .npy, .mtx, or a folder of tiles (no extension, or .tiles).",
 )
 @click.option(
     "--assume-a",
@@ -70,13 +70,18 @@ class Row:
 def command(a: Path, b: Path, output: Path, form: str | None, **choices: Any) -> None:
     """Solve A X = B, from files to a file.
 
-    A and B are .npy files, Matrix Market .mtx files, or folders of tiles. The output appears whole
-    or not at all, and only if X passes HPL's test: the residual, which is the largest row sum of
-    A X - B divided by eps (|A| |X| + |B|) n, is at most 16.
+    A and B are .npy files, Matrix Market .mtx files, or folders of tiles; the output is neither. It
+    appears whole or not at all, and only if X passes HPL's test: the residual, which is the largest
+    row sum of A X - B divided by eps (|A| |X| + |B|) n, is at most 16.
     """
-    parent = output.resolve().parent
-    if not parent.is_dir():
-        raise click.UsageError(f"{parent}: no such folder, and the output is to go there")
+    from taskla.matrix_files import check_target
+
+    # before anything is read, or hours of work
+    with usage():
+        check_target(output)
+    for name, path in (("A", a), ("B", b)):
+        if output.exists() and output.samefile(path):
+            raise click.UsageError(f"{output}: is {name} itself; the output must be another file")
     emit([asdict(_solve(a, b, output, **choices))], form)
 
 
@@ -91,8 +96,9 @@ def _solve(
     workers: int | None,
     policy: str,
 ) -> Row:
-    from taskla import engines
+    from taskla import engines, lapack
     from taskla.matrix import TiledMatrix
+    from taskla.matrix_layout import choose_nb
     from taskla.routines import problem
 
     with usage():
@@ -110,9 +116,16 @@ def _solve(
         _refuse_not_finite(a, A)
         _refuse_not_finite(b, B)
     A, B = _one_dtype(A, B)
+    if nb is None and not a.is_dir():
+        # the type that is computed in may not be that of A
+        nb = choose_nb(A.n, A.dtype)
+        A, B = (TiledMatrix.from_array(X.to_array(copy=None), nb) for X in (A, B))
     with runs:
         begin = perf_counter()
-        (_cholesky if positive else _lu)(A, B)
+        if positive:
+            lapack.posv(A, B)
+        else:
+            lapack.gesv(A, B)
         time = perf_counter() - begin
     residual = _residual(a, b, B)
     if not residual <= LIMIT:
@@ -165,26 +178,6 @@ def _refuse_not_finite(path: Path, X: TiledMatrix) -> None:
                 f"{path}: entry ({row}, {column}), counted from 0, is "
                 f"{array[tuple(bad[0])]}; all must be finite"
             )
-
-
-def _cholesky(A: TiledMatrix, B: TiledMatrix) -> None:
-    from taskla import lapack
-
-    lapack.posv(A, B)
-
-
-def _lu(A: TiledMatrix, B: TiledMatrix) -> None:
-    import numpy as np
-
-    from taskla import lapack
-    from taskla.errors import SingularMatrixError
-
-    piv = lapack.getrf(A)
-    for k in range(A.nt):
-        zeros = np.flatnonzero(A.tile(k, k).array.diagonal() == 0)
-        if zeros.size:
-            raise SingularMatrixError(k * A.nb + int(zeros[0]) + 1)
-    lapack.getrs(A, piv, B)
 
 
 def _residual(a: Path, b: Path, X: TiledMatrix) -> float:

@@ -58,7 +58,11 @@ class Engine(ABC):
         Raises
         ------
         ValueError
-            When the number of matrices is not that of the grids, or no kernel serves a task.
+            When the number of matrices is not that of the grids, a matrix has another shape, tile
+            size or data type than was declared, a task is on a tile that a triangle does not
+            store, or no kernel serves a task.
+        TypeError
+            When something is given that has no tiles: an array.
         Exception
             What a task raised; when several failed, the error of the one submitted first. No task
             starts after a failure. A note names the tile, and the index in a `LinAlgError` counts

@@ -15,7 +15,7 @@ from taskla.engines.base import TileSource
 from taskla.engines.merging import acts_as_one, merged
 from taskla.errors import NotPositiveDefiniteError, SingularMatrixError
 from taskla.formats import format_of
-from taskla.graph import Kind, TaskGraph
+from taskla.graph import Grid, Kind, TaskGraph
 from taskla.operations import Access
 from taskla.tile import Tile
 
@@ -41,7 +41,10 @@ class Execution:
     Raises
     ------
     ValueError
-        When the number of matrices is another, or no kernel serves a kind of tasks.
+        When the number of matrices is another, a matrix is not as it was declared, or no kernel
+        serves a kind of tasks.
+    TypeError
+        When something is given that has no tiles.
     """
 
     def __init__(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
@@ -188,6 +191,9 @@ class _Tiles(dict[int, Tile]):
                 f"matrices has length {len(matrices)}; the graph has {len(grids)} "
                 f"({', '.join(grid.name for grid in grids)})"
             )
+        for grid, matrix in zip(grids, matrices, strict=True):
+            _check(grid, matrix)
+            _check_writeable(graph, grid, matrix)
         self._graph = graph
         self._matrix_at = {grid.base: m for grid, m in zip(grids, matrices, strict=True)}
 
@@ -199,9 +205,55 @@ class _Tiles(dict[int, Tile]):
         else:
             # Grid.coordinates is for arrays: on one number it would take as long as all the rest.
             j, i = divmod(number - grid.base, grid.mt)
-            tile = self._matrix_at[grid.base].tile(i, j)
+            tile = _ask(grid, self._matrix_at[grid.base], i, j)
         # Of two workers that come at once, both get the tile of the one that is here first.
         return self.setdefault(number, tile)
+
+
+def _check(grid: Grid, matrix: Any) -> None:
+    """Refuse what has no tiles, and a matrix that is not as it was declared."""
+    if not hasattr(matrix, "tile"):
+        raise TypeError(f"{grid.name} must be a TiledMatrix, not {type(matrix).__name__}")
+    try:
+        given = matrix.m, matrix.n, matrix.nb, matrix.dtype
+    except AttributeError:
+        # A source of tiles that does not tell: these are looked at one by one.
+        return
+    declared = grid.m, grid.n, grid.nb, grid.dtype
+    if given != declared:
+        raise ValueError(
+            "{} was declared {} x {}, nb={}, {}; the matrix given is {} x {}, nb={}, {}".format(
+                grid.name, *declared, *given
+            )
+        )
+
+
+def _check_writeable(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
+    """Refuse a read-only matrix of which a task writes a tile: it may be a mapped file."""
+    if getattr(matrix, "writeable", True):
+        return
+    mine = (graph.tiles >= grid.base) & (graph.tiles < grid.end)
+    if (graph.modes[mine] != Access.R).any():
+        raise ValueError(f"{grid.name} is read-only and is worked on in place: pass a copy()")
+
+
+def _ask(grid: Grid, matrix: TileSource, i: int, j: int) -> Tile:
+    """Return a tile of a matrix, if it is one that the tasks can work on."""
+    try:
+        tile = matrix.tile(i, j)
+    except IndexError:
+        uplo = getattr(matrix, "uplo", None)
+        if uplo is None:
+            raise
+        raise ValueError(
+            f"{grid.name} stores its {uplo} triangle only, and tile ({i}, {j}) is asked for"
+        ) from None
+    if tile.array.dtype != grid.dtype:
+        raise ValueError(
+            f"{grid.name} was declared {grid.dtype}; "
+            f"tile ({i}, {j}) of the matrix given is {tile.array.dtype}"
+        )
+    return tile
 
 
 def _bind(kind: Kind) -> Kernel:

@@ -91,9 +91,13 @@ class GraphRun(Job):
         while self._left and not self.stopped:
             task = self._policy.next(worker)
             if task is not None:
-                if self._counts[task]:
+                try:
+                    refused = task < 0 or self._counts[task]
+                except (TypeError, IndexError):
+                    refused = True
+                if refused:
                     raise RuntimeError(
-                        f"policy {self._policy.name!r} gave task {task} to worker {worker}; "
+                        f"policy {self._policy.name!r} gave task {task!r} to worker {worker}; "
                         "it must give a task that is ready, once"
                     )
                 self._counts[task] = _TAKEN

@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 # Tile tasks of one call that are joined into one. It must not depend on the number of workers: a
 # joined product sums in another order, and results have the same bits on any number of them.
-FUSE = 4
+FUSE = 8
 
 # Graph -> width of fusion -> what runs in its place, None for the graph itself. Programs are kept
 # and run many times; preparing a small one takes as long as running it.
