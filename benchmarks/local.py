@@ -1,8 +1,8 @@
 """Speed on the threads of one machine, against SciPy, NumPy, BLAS, MKL and Dask in the same run.
 
-Each line is one comparison: ours and the peer in turn, a warm-up and then `--rounds` rounds; the medians,
-their ratio (above 1: we are faster) and the ratio asked for. The peer's BLAS threads are read back in
-every round, and every result of ours is checked.
+Each line is one comparison: ours and the peer in turn, a warm-up and then `--rounds` rounds; the
+medians, their ratio (above 1: we are faster) and the ratio asked for. The peer's BLAS threads are
+read back in every round, and every result of ours is checked.
 
     python benchmarks/local.py                    # everything, about 15 minutes
     python benchmarks/local.py --only potrf-8192  # names that contain the text
@@ -93,10 +93,12 @@ def compare(case: Case, rounds: int) -> bool:
     )
     good = worst < case.limit
     print(
-        f"{case.name:24} ours {mine:7.3f} s {rate:6.1f} Gflop/s   {case.peer_name:24} {theirs:7.3f} s "
-        f"{peer_rate:6.1f} Gflop/s   ratio {ratio:5.2f} [{pairs[0]:.2f}, {pairs[-1]:.2f}] "
+        f"{case.name:24} ours {mine:7.3f} s {rate:6.1f} Gflop/s   "
+        f"{case.peer_name:24} {theirs:7.3f} s {peer_rate:6.1f} Gflop/s   "
+        f"ratio {ratio:5.2f} [{pairs[0]:.2f}, {pairs[-1]:.2f}] "
         f"asked {case.target:4.2f} {'reached' if ratio >= case.target else 'NOT reached'}   "
-        f"residual {worst:.2g} {'ok' if good else 'WRONG'}   peer threads {' '.join(dict.fromkeys(threads))}",
+        f"residual {worst:.2g} {'ok' if good else 'WRONG'}   "
+        f"peer threads {' '.join(dict.fromkeys(threads))}",
         flush=True,
     )
     return good and ratio >= case.target
@@ -112,7 +114,7 @@ def spd(n: int, dtype: str = "float64") -> Array:
 
 
 def probe(product: Callable[[Array], Array], a: Array, factors: float) -> float:
-    """Scaled residual of a factorisation by a thin random block: ``|(A - product) X| / (|A| |X| n u)``."""
+    """Scaled residual by a thin random block: ``|(A - product) X| / (|A| |X| n u)``."""
     n = a.shape[1]
     x = np.random.default_rng(1).standard_normal((n, 4)).astype(a.dtype)
     u = np.finfo(a.dtype).eps / 2
@@ -272,7 +274,7 @@ def symm_case(n: int, target: float) -> Case:
 
 
 def dask_case(name: str, n: int, target: float) -> Case:
-    """Potrf or getrf against `dask.array.linalg` on its threads with the best of its chunk sizes."""
+    """Potrf or getrf against `dask.array.linalg` on threads, with its best chunk size."""
     import dask
     import dask.array as da
 

@@ -54,8 +54,8 @@ def factor(n: int, nb: int | None) -> None:
     allowed = ALLOWED_FACTOR * A.nbytes + ALLOWED_BYTES
     print(
         f"potrf n={n} nb={A.nb} triangle={A.nbytes / 1e6:.0f} MB peak={peak / 1e6:.0f} MB "
-        f"allowed={allowed / 1e6:.0f} MB time={seconds:.2f} s gflops={n**3 / 3 / seconds / 1e9:.1f} "
-        f"residual={residual:.2g}"
+        f"allowed={allowed / 1e6:.0f} MB time={seconds:.2f} s "
+        f"gflops={n**3 / 3 / seconds / 1e9:.1f} residual={residual:.2g}"
     )
     if peak > allowed or not residual < 60:
         raise SystemExit("NOT within what is allowed")

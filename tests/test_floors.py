@@ -38,11 +38,7 @@ FLOORS = (
     ),
     ({"algorithms"},),
     ({"engines"},),
-    (
-        {"lapack", "level3", "linalg", "norms", "operands", "plan", "programs", "routines"}
-        | {"_cholesky", "_condition", "_determinant", "_inputs", "_inverse", "_lu", "_passes"}
-        | {"_products", "_solve", "_structure", "_triangles"},
-    ),
+    ({"lapack", "level3", "linalg", "norms", "operands", "plan", "programs", "routines"},),
     ({"cli"},),
     ({"__main__"},),
 )

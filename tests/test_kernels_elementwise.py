@@ -1,4 +1,4 @@
-"""Copies, fills, scalings, sums, norms and tournaments: kernels that pass over a tile once or twice."""
+"""Copies, fills, scalings, sums, norms, tournaments: kernels that pass over a tile a few times."""
 
 import warnings
 from itertools import product
@@ -218,20 +218,20 @@ def play(a, heights):
     size = min(n, m)
     proposals, first = [], 0
     for height in heights:
-        C, I = Tile(np.full((size, n), 5, dtype, order="F")), Tile(np.zeros(size, np.int64))
+        C, R = Tile(np.full((size, n), 5, dtype, order="F")), Tile(np.zeros(size, np.int64))
         block = Tile(a[first : first + height])
-        bind("getrf_tnt_leaf", dtype, (100 + first,))(block, C, I)
+        bind("getrf_tnt_leaf", dtype, (100 + first,))(block, C, R)
         np.testing.assert_array_equal(block.array, a[first : first + height])
-        proposals.append((C, I))
+        proposals.append((C, R))
         first += height
     while len(proposals) > 1:
         for winner, loser in zip(proposals[::2], proposals[1::2], strict=False):
             bind("getrf_tnt_merge", dtype)(*winner, *loser)
         proposals = proposals[::2]
-    C, I = proposals[0]
+    C, R = proposals[0]
     P = Tile(np.zeros(size, np.int32))
-    bind("getrf_tnt_pivots", dtype, (100, size))(I, P)
-    return P, C.array, I.array[:, 0] - 100
+    bind("getrf_tnt_pivots", dtype, (100, size))(R, P)
+    return P, C.array, R.array[:, 0] - 100
 
 
 @all_dtypes
@@ -262,17 +262,17 @@ def test_one_player_is_partial_pivoting(dtype):
 
 
 def test_winners_already_at_the_top_in_another_order():
-    I = Tile(np.array([2, 0, 1], np.int64))
+    R = Tile(np.array([2, 0, 1], np.int64))
     P = Tile(np.zeros(3, np.int32))
-    bind("getrf_tnt_pivots", np.dtype("f8"), (0, 3))(I, P)
+    bind("getrf_tnt_pivots", np.dtype("f8"), (0, 3))(R, P)
     assert P.array[:, 0].tolist() == [3, 3, 3]
 
 
 def test_short_proposals_are_filled_up():
-    C, I = Tile(np.full((4, 3), 9.0)), Tile(np.full(4, 9, np.int64))
-    bind("getrf_tnt_leaf", np.dtype("f8"), (7,))(Tile(np.array([[1.0, 2, 3], [4, 5, 6]])), C, I)
-    assert I.array[:, 0].tolist() == [8, 7, -1, -1]
+    C, R = Tile(np.full((4, 3), 9.0)), Tile(np.full(4, 9, np.int64))
+    bind("getrf_tnt_leaf", np.dtype("f8"), (7,))(Tile(np.array([[1.0, 2, 3], [4, 5, 6]])), C, R)
+    assert R.array[:, 0].tolist() == [8, 7, -1, -1]
     np.testing.assert_array_equal(C.array, [[4, 5, 6], [1, 2, 3], [0, 0, 0], [0, 0, 0]])
     P = Tile(np.zeros(4, np.int32))
-    bind("getrf_tnt_pivots", np.dtype("f8"), (7, 4))(I, P)
+    bind("getrf_tnt_pivots", np.dtype("f8"), (7, 4))(R, P)
     assert P.array[:, 0].tolist() == [9, 9, 10, 11]

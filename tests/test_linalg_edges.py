@@ -9,8 +9,9 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 
-from taskla import _inputs, _passes, _products, linalg
-from taskla._passes import Part
+from taskla import linalg
+from taskla.linalg import _inputs, _passes, _products
+from taskla.linalg._passes import Part
 
 N = 9
 NB = 4

@@ -19,7 +19,8 @@ import functools
 import numpy
 import scipy.linalg
 
-from taskla import _inputs, _products, engine, linalg
+from taskla import engine, linalg
+from taskla.linalg import _inputs, _products
 
 NB = {nb}
 SCIPY = "cho_factor cho_solve cholesky det inv lu lu_factor lu_solve norm solve solve_triangular"

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import inv as scipy_inv
 
-from taskla import _condition, _lu, _passes, lapack
-from taskla._inputs import (
+from taskla import lapack
+from taskla.errors import NotPositiveDefiniteError
+from taskla.linalg import _condition, _lu, _passes
+from taskla.linalg._inputs import (
     Array,
     Overwrite,
     given,
@@ -21,9 +23,8 @@ from taskla._inputs import (
     scratch,
     tiled,
 )
-from taskla._passes import Part
-from taskla._structure import Structure, find_structure
-from taskla.errors import NotPositiveDefiniteError
+from taskla.linalg._passes import Part
+from taskla.linalg._structure import Structure, find_structure
 
 __all__ = ["inv"]
 

@@ -11,7 +11,7 @@ from numpy.linalg import slogdet as numpy_slogdet
 from numpy.typing import ArrayLike
 from scipy.linalg import det as scipy_det
 
-from taskla._inputs import (
+from taskla.linalg._inputs import (
     Array,
     given,
     is_big,
@@ -21,7 +21,7 @@ from taskla._inputs import (
     refuse_tiled,
     scratch,
 )
-from taskla._lu import getrf
+from taskla.linalg._lu import getrf
 
 __all__ = ["det", "slogdet"]
 

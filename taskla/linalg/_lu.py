@@ -15,8 +15,9 @@ from scipy.linalg import (
     lu_solve as scipy_lu_solve,
 )
 
-from taskla import _passes, lapack
-from taskla._inputs import (
+from taskla import lapack
+from taskla.linalg import _passes
+from taskla.linalg._inputs import (
     Array,
     Overwrite,
     columns,
@@ -31,7 +32,7 @@ from taskla._inputs import (
     scratch,
     tiled,
 )
-from taskla._triangles import is_narrow, solve_triangle
+from taskla.linalg._triangles import is_narrow, solve_triangle
 
 __all__ = ["lu", "lu_factor", "lu_solve"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgError, LinAlgWarning
 
-from taskla._inputs import Array
+from taskla.linalg._inputs import Array
 
 __all__ = ["inverse_norm", "rcond", "singular", "warn_if_ill"]
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import scipy.linalg
 
-from taskla._cholesky import cho_factor, cho_solve, cholesky
-from taskla._determinant import det, slogdet
-from taskla._inputs import arrays_only
-from taskla._inverse import inv
-from taskla._lu import lu, lu_factor, lu_solve
-from taskla._products import matmul, norm, symm as _symm
-from taskla._solve import solve, solve_triangular
+from taskla.linalg._cholesky import cho_factor, cho_solve, cholesky
+from taskla.linalg._determinant import det, slogdet
+from taskla.linalg._inputs import arrays_only
+from taskla.linalg._inverse import inv
+from taskla.linalg._lu import lu, lu_factor, lu_solve
+from taskla.linalg._products import matmul, norm, symm as _symm
+from taskla.linalg._solve import solve, solve_triangular
 
 __all__ = [
     "cho_factor",

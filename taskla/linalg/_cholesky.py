@@ -14,7 +14,7 @@ from scipy.linalg import (
 )
 
 from taskla import lapack
-from taskla._inputs import (
+from taskla.linalg._inputs import (
     Array,
     columns,
     fits,
@@ -28,8 +28,8 @@ from taskla._inputs import (
     scratch,
     tiled,
 )
-from taskla._passes import Part
-from taskla._triangles import solve_factored
+from taskla.linalg._passes import Part
+from taskla.linalg._triangles import solve_factored
 
 __all__ = ["cho_factor", "cho_solve", "cholesky"]
 

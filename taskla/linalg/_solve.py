@@ -15,8 +15,10 @@ from scipy.linalg import (
     solve_triangular as scipy_solve_triangular,
 )
 
-from taskla import _condition, _lu, _passes, lapack
-from taskla._inputs import (
+from taskla import lapack
+from taskla.errors import NotPositiveDefiniteError
+from taskla.linalg import _condition, _lu, _passes
+from taskla.linalg._inputs import (
     Array,
     Overwrite,
     columns,
@@ -31,10 +33,9 @@ from taskla._inputs import (
     scratch,
     tiled,
 )
-from taskla._passes import Part
-from taskla._structure import Structure, find_structure
-from taskla._triangles import solve_factored, solve_triangle
-from taskla.errors import NotPositiveDefiniteError
+from taskla.linalg._passes import Part
+from taskla.linalg._structure import Structure, find_structure
+from taskla.linalg._triangles import solve_factored, solve_triangle
 
 __all__ = ["solve", "solve_triangular"]
 

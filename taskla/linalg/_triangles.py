@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from scipy.linalg.lapack import get_lapack_funcs
 
 from taskla import kernels, lapack
-from taskla._inputs import Array, tiled
+from taskla.linalg._inputs import Array, tiled
 
 __all__ = ["Trans", "is_narrow", "solve_factored", "solve_triangle"]
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla import _passes
-from taskla._passes import Part
+from taskla.linalg import _passes
+from taskla.linalg._passes import Part
 from taskla.matrix import TiledMatrix
 from taskla.tile import Tile
 

@@ -11,8 +11,9 @@ from numpy import matmul as numpy_matmul
 from numpy.typing import ArrayLike
 from scipy.linalg import get_blas_funcs, norm as scipy_norm
 
-from taskla import _passes, engines, lapack
-from taskla._inputs import (
+from taskla import engines, lapack
+from taskla.linalg import _passes
+from taskla.linalg._inputs import (
     Array,
     given,
     is_big,

@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 from scipy.linalg import bandwidth
 
-from taskla import _passes
-from taskla._inputs import Array
+from taskla.linalg import _passes
+from taskla.linalg._inputs import Array
 
 __all__ = ["Structure", "find_structure"]
 
