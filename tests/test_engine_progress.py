@@ -51,6 +51,7 @@ def watched_run(monkeypatch: pytest.MonkeyPatch, engine: ThreadsEngine, screen: 
     monkeypatch.setenv("TERM", "xterm")
     hooks["last"] = lambda tile: drawn.wait(PATIENCE)
     engine.run(hook_tasks("ok", "ok", "last", chain=True), [Anywhere()])
+    assert drawn.is_set()
     return screen.getvalue()
 
 

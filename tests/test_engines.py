@@ -126,7 +126,9 @@ def test_sums_of_floats_have_the_same_bits_whatever_runs_them(workers: int, poli
 
 
 def test_an_empty_graph_runs():
-    ThreadsEngine(2).run(tla.TaskFlow().graph(), [])
+    graph = tla.TaskFlow().graph()
+    ThreadsEngine(2).run(graph, [])
+    assert graph.n == 0
 
 
 def test_a_graph_can_run_again_and_on_other_matrices():
