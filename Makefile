@@ -32,7 +32,7 @@ lint: $(STAMP) ## format and lint, changing nothing
 # mypy follows no import hook, so it is shown the package as a wheel lays it out.
 types: $(STAMP) ## mypy --strict on the package
 	@rm -rf $(TYPES) && mkdir -p $(TYPES)/taskla
-	@cd $(TYPES)/taskla && ln -s ../../../taskla/* ../../../distributions ../../../schedulers .
+	@cd $(TYPES)/taskla && ln -s ../../../taskla/* ../../../distributions ../../../schedulers ../../../traces .
 	cd $(TYPES) && "$(BIN)/mypy" --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p taskla
 
 format: $(STAMP) ## rewrite the code as ruff has it

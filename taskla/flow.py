@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -39,6 +39,7 @@ class TaskFlow(BlasCalls):
         self._kinds: dict[Kind, int] = {}
         self._tasks = 0
         self._calls: list[_Call] = []
+        self._iteration = -1
 
     def matrix(
         self,
@@ -83,6 +84,24 @@ class TaskFlow(BlasCalls):
         grid = Grid(name, m, n, nb, np.dtype(dtype), base, scratch)
         self._grids.append(grid)
         return Tiles(grid)
+
+    def iterate(self, steps: Iterable[int]) -> Iterator[int]:
+        """Iterate over the steps of an algorithm's loop, noting which one a task belongs to.
+
+        Traces tell the progress of a run by it; of nested loops the innermost counts.
+
+        Parameters
+        ----------
+        steps : iterable of int
+            ``range(A.nt)``, say.
+        """
+        around = self._iteration
+        try:
+            for k in steps:
+                self._iteration = k
+                yield k
+        finally:
+            self._iteration = around
 
     def submit(
         self,
@@ -151,14 +170,14 @@ class TaskFlow(BlasCalls):
         kind = Kind(operation, params, dtype, precision, compression)
         number = self._kinds.setdefault(kind, len(self._kinds))
         modes = _adding(definition, params) if accumulate else definition.modes
-        self._calls.append(_Call(number, tiles, operand, modes, priority))
+        self._calls.append(_Call(number, tiles, operand, modes, priority, self._iteration))
         self._tasks += len(tiles)
 
     def __len__(self) -> int:
         return self._tasks
 
-    def graph(self) -> TaskGraph:
-        """The task graph of what was submitted so far."""
+    def graph(self, name: str = "") -> TaskGraph:
+        """The task graph of what was submitted so far; `name` is the algorithm's, for traces."""
         calls = self._calls
         count = np.array([len(call.tiles) for call in calls], dtype=np.int64)
         width = np.array([call.tiles.shape[1] for call in calls], dtype=np.int64)
@@ -182,6 +201,8 @@ class TaskFlow(BlasCalls):
             ),
             calls=np.concatenate([[0], np.cumsum(count)]),
             priority=priority,
+            iterations=np.array([call.iteration for call in calls], dtype=np.int32),
+            name=name,
         )
 
 
@@ -197,6 +218,7 @@ class _Call(NamedTuple):
     operand: NDArray[np.uint8]
     modes: tuple[Access, ...]
     priority: float | None
+    iteration: int
 
 
 def _adding(operation: Operation, params: tuple[Any, ...]) -> tuple[Access, ...]:

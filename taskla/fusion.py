@@ -72,6 +72,8 @@ def fuse(graph: TaskGraph, width: int) -> TaskGraph:
         priority=None if graph.priority is None else graph.priority[starts],
         multiplicity=np.diff(np.append(starts, graph.n)).astype(np.int32),
         flops=np.add.reduceat(graph.flops(), starts),
+        iterations=graph.iterations,
+        name=graph.name,
     )
 
 

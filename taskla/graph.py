@@ -127,6 +127,12 @@ class TaskGraph:
         Tile tasks in each task; default 1.
     flops : (n,) float64 array, optional
         Default: by the table of operations. A fused task has the sum of its tile tasks'.
+    iterations : (c,) int32 array, optional
+        Step of the algorithm's loop that each call belongs to; -1, the default, for none.
+    name : str, default ""
+        The algorithm, for traces.
+    successors : Successors, optional
+        Default: what the accesses imply. Of others' traces the edges may be all that is known.
     """
 
     def __init__(
@@ -142,6 +148,9 @@ class TaskGraph:
         priority: NDArray[np.float64] | None = None,
         multiplicity: NDArray[np.int32] | None = None,
         flops: NDArray[np.float64] | None = None,
+        iterations: NDArray[np.int32] | None = None,
+        name: str = "",
+        successors: dependencies.Successors | None = None,
     ) -> None:
         self.grids = tuple(grids)
         self.kinds = tuple(kinds)
@@ -154,6 +163,11 @@ class TaskGraph:
         self.priority = priority
         self._multiplicity = multiplicity
         self._flops = flops
+        self.iterations = (
+            np.full(len(calls) - 1, -1, np.int32) if iterations is None else iterations
+        )
+        self.name = name
+        self._successors = successors
 
     @property
     def n(self) -> int:
@@ -173,6 +187,11 @@ class TaskGraph:
         if self._multiplicity is None:
             self._multiplicity = np.ones(self.n, dtype=np.int32)
         return self._multiplicity
+
+    @property
+    def iteration(self) -> NDArray[np.int32]:
+        """(n,) Step of the algorithm's loop that each task belongs to, -1 for none."""
+        return np.repeat(self.iterations, np.diff(self.calls))
 
     @property
     def tile_count(self) -> int:
@@ -199,6 +218,8 @@ class TaskGraph:
     @cached_property
     def successors(self) -> dependencies.Successors:
         """Compressed rows of successors, without duplicates (RAW, WAR, WAW)."""
+        if self._successors is not None:
+            return self._successors
         return dependencies.derive(self.n, self.task_of_access, self.tiles, self.modes)
 
     @property
@@ -280,7 +301,8 @@ class TaskGraph:
         grid, i, j = self.locate(task)
         return f"{self.operations[self.kind[task]]} on {grid.name}({i}, {j})"
 
-    def _access_shapes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def access_shapes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(a,) and (a,) Rows and columns of the tile of each access."""
         rows = np.zeros(self.tiles.size, dtype=np.int64)
         columns = np.zeros(self.tiles.size, dtype=np.int64)
         for grid in self.grids:
@@ -295,7 +317,7 @@ class TaskGraph:
         return self._flops
 
     def _flops_by_table(self) -> NDArray[np.float64]:
-        rows, columns = self._access_shapes()
+        rows, columns = self.access_shapes()
         result = np.zeros(self.n, dtype=np.float64)
         for number, kind in enumerate(self.kinds):
             tasks = np.flatnonzero(self.kind == number)
@@ -311,15 +333,24 @@ class TaskGraph:
                 result[mine] = operation.flops(shapes, complex_type)
         return result
 
+    def nbytes_read(self) -> NDArray[np.int64]:
+        """(n,) Bytes of the tiles that each task reads; what it adds to it reads as well."""
+        return self._nbytes(self.modes != Access.W)
+
+    def nbytes_written(self) -> NDArray[np.int64]:
+        """(n,) Bytes of the tiles that each task writes."""
+        return self._nbytes(self.modes != Access.R)
+
     def nbytes_accessed(self) -> NDArray[np.int64]:
         """(n,) Bytes that each task reads plus bytes that it writes."""
-        rows, columns = self._access_shapes()
-        size = rows * columns
+        return self.nbytes_read() + self.nbytes_written()
+
+    def _nbytes(self, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        rows, columns = self.access_shapes()
+        size = rows * columns * counted
         for grid in self.grids:
             size[(self.tiles >= grid.base) & (self.tiles < grid.end)] *= grid.dtype.itemsize
-        read = (self.modes != Access.W).astype(np.int64)
-        written = (self.modes != Access.R).astype(np.int64)
-        total = np.concatenate([[0], np.cumsum(size * (read + written))])
+        total = np.concatenate([[0], np.cumsum(size)])
         return np.asarray(total[self.indptr[1:]] - total[self.indptr[:-1]], dtype=np.int64)
 
     # -- paths -------------------------------------------------------------------------------------

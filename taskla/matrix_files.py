@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
+from taskla.atomic import beside, check_file, flush, replacing
 from taskla.formats import format_of, working_dtype
 from taskla.matrix_layout import Layout
 from taskla.tile import Order
@@ -124,16 +123,12 @@ def write(path: str | os.PathLike[str], stored: Stored) -> None:
     """
     check_target(path)
     writer = _WRITERS.get(Path(path).suffix.lower())
-    # A link stays, what it points to is replaced.
-    path = Path(path).resolve()
     if writer is None:
-        _write_folder(path, stored)
+        # A link stays, what it points to is replaced.
+        _write_folder(Path(path).resolve(), stored)
         return
-    with _temporary(path) as temporary:
+    with replacing(path) as temporary:
         writer(temporary, stored)
-        _flush(temporary)
-        temporary.replace(path)
-        _flush(path.parent)
 
 
 def check_target(path: str | os.PathLike[str]) -> None:
@@ -154,13 +149,13 @@ def check_target(path: str | os.PathLike[str]) -> None:
             f"{path}: extension {suffix!r} is not known; allowed: .npy, .mtx, "
             "and none or .tiles for a folder of tiles"
         )
+    if suffix in _WRITERS:
+        check_file(path)
+        return
     path = Path(path).resolve()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder")
-    if suffix not in _WRITERS:
-        _check_replaceable(path)
-    elif path.exists() and not path.is_file():
-        raise FileExistsError(f"{path}: exists and is not a file; it is not replaced")
+    _check_replaceable(path)
 
 
 @contextmanager
@@ -275,18 +270,18 @@ def _write_folder(path: Path, stored: Stored) -> None:
         "uplo": layout.uplo,
         "order": stored.order,
     }
-    with _temporary(path) as temporary:
+    with beside(path) as temporary:
         temporary.mkdir()
         for i, j in layout.tiles():
             block = stored.block(layout.rows(i), layout.cols(j))
             file = _tile_path(temporary, i, j)
             np.save(file, np.asarray(block, order=stored.order), allow_pickle=False)
-            _flush(file)
+            flush(file)
         (temporary / _HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        _flush(temporary / _HEADER)
-        _flush(temporary)
+        flush(temporary / _HEADER)
+        flush(temporary)
         _swap(temporary, path)
-        _flush(path.parent)
+        flush(path.parent)
 
 
 def _check_replaceable(path: Path) -> None:
@@ -312,7 +307,7 @@ def _swap(new: Path, path: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    with _temporary(path) as old:
+    with beside(path) as old:
         try:
             path.rename(old)
             new.rename(path)
@@ -406,27 +401,3 @@ def _overlap(a: slice, b: slice) -> tuple[slice, slice]:
 
 
 # The file system -------------------------------------------------------------------------------
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Give an unused name beside `path`, and remove what is left there at the end."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
-    try:
-        yield temporary
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file or folder to the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -71,7 +71,7 @@ def _build(
     flow = TaskFlow()
     matrices = [flow.matrix(a.m, a.n, a.nb, a.dtype, a.name, scratch=a.scratch) for a in layouts]
     algorithm(flow, *matrices, *params)
-    return flow.graph()
+    return flow.graph(algorithm.__name__)
 
 
 _kept = lru_cache(maxsize=64)(_build)

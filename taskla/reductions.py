@@ -108,6 +108,8 @@ def _insert(
     call = np.repeat(np.arange(graph.calls.size - 1), np.diff(graph.calls))
     call = column(call, list(range(-1, -1 - len(inserted), -1)))[order]
     starts = np.flatnonzero(np.concatenate([[True], call[1:] != call[:-1]]))
+    iteration = graph.iteration
+    iteration = column(iteration, [iteration[t.at] for t in inserted])[order]
     return TaskGraph(
         grids=grids,
         kinds=list(kinds),
@@ -120,4 +122,6 @@ def _insert(
         priority=None
         if graph.priority is None
         else column(graph.priority, [graph.priority[t.at] for t in inserted])[order],
+        iterations=iteration[starts],
+        name=graph.name,
     )

@@ -12,17 +12,19 @@ import pytest
 
 REPO = Path(__file__).parents[1]
 # Top-level folders that are imported as taskla.*.
-MAPPED = ("distributions", "schedulers")
+MAPPED = ("distributions", "schedulers", "traces")
 
 # From the ground up; a set is a group of rooms that may import each other, though not in a circle.
 FLOORS = (
     (
         {
+            "atomic",
             "dependencies",
             "errors",
             "formats",
             "fusion",
             "graph",
+            "machine",
             "operations",
             "reductions",
             "tile",
@@ -34,6 +36,8 @@ FLOORS = (
         {"matrix", "matrix_files", "matrix_layout", "matrix_random", "matrix_store"},
         {"kernels"},
         {"schedulers"},
+        {"traces"},
+        {"energy"},
         {"volume"},
     ),
     ({"algorithms"},),
@@ -48,7 +52,8 @@ GROUP = {room: group for groups in FLOORS for group in groups for room in group}
 ONLY = {"algorithms": {"algorithms", "flow"}}
 PURE = {"distributions", "schedulers"}
 IMPURE = {"asyncio", "concurrent", "multiprocessing", "queue", "socket", "threading", "time"}
-OPTIONAL = {"bokeh", "cupy", "dask", "matplotlib", "mkl", "mpi4py", "networkx", "otf2", "pynvml"}
+OPTIONAL = {"bokeh", "cupy", "dask", "matplotlib", "mkl", "mpi4py", "networkx", "numba", "otf2"}
+OPTIONAL |= {"pyarrow", "pynvml"}
 
 
 def modules(repo: Path) -> dict[str, Path]:

@@ -13,6 +13,6 @@ def gemm(flow: TaskFlow, A: Tiles, B: Tiles, C: Tiles, alpha: Any = 1.0, beta: A
         # C := beta C, without a look at A and B
         flow.lascl(C, beta)
         return
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         # C_ij := alpha A_ik B_kj + beta C_ij
         flow.gemm(A[:, k], B[k, :], C, alpha=alpha, beta=beta if k == 0 else 1.0)

@@ -10,7 +10,7 @@ def getrf(flow: TaskFlow, A: Tiles, P: Tiles) -> None:
 
     P is a column of integer tiles: the row interchanges, panel by panel.
     """
-    for k in range(min(A.mt, A.nt)):
+    for k in flow.iterate(range(min(A.mt, A.nt))):
         # P_k A_:k = L_:k U_kk, rows k and below
         flow.getrf(A[k:, k].columns, P[k, 0], row=k * A.nb)
         _update(flow, A, k, P)
@@ -19,7 +19,7 @@ def getrf(flow: TaskFlow, A: Tiles, P: Tiles) -> None:
 
 def getrf_nopiv(flow: TaskFlow, A: Tiles) -> None:
     """A = L U without pivoting, right-looking, in place: for matrices known to allow it."""
-    for k in range(min(A.mt, A.nt)):
+    for k in flow.iterate(range(min(A.mt, A.nt))):
         # A_kk = L_kk U_kk
         flow.getrf_nopiv(A[k, k])
         # L_ik = A_ik U_kk^-1
@@ -34,7 +34,7 @@ def getrf_tntpiv(flow: TaskFlow, A: Tiles, P: Tiles, C: Tiles, R: Tiles) -> None
     column of integer tiles as high as A, hold the candidates and their row numbers.
     [CALU; Grigori, Demmel, Xiang 2011]
     """
-    for k in range(min(A.mt, A.nt)):
+    for k in flow.iterate(range(min(A.mt, A.nt))):
         row = k * A.nb
         for i in range(k, A.mt):
             # C_i = the rows of A_ik that partial pivoting would choose
@@ -72,6 +72,6 @@ def _update(flow: TaskFlow, A: Tiles, k: int, P: Tiles | None = None) -> None:
 
 def _interchange_left(flow: TaskFlow, A: Tiles, P: Tiles) -> None:
     """Apply the interchanges of later panels to L, in one pass over each of its columns."""
-    for k in range(1, min(A.mt, A.nt)):
+    for k in flow.iterate(range(1, min(A.mt, A.nt))):
         # L_:j := P_last ... P_j+1 L_:j, j = k - 1
         flow.laswp(P[k:, 0].columns, A[k:, k - 1].columns, row=k * A.nb)

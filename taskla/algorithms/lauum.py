@@ -9,7 +9,7 @@ def lauum(flow: TaskFlow, A: Tiles, uplo: str = "L") -> None:
     """A := L^H L (uplo L) or U U^H (uplo U), in place.  [LAPACK dlauum]"""
     if uplo == "U":
         A = A.H
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         left = slice(None, k)
         # A_jj += A_kj^H A_kj, j < k
         flow.herk(A[k, left].H, A[left, left].diagonal)

@@ -12,7 +12,7 @@ def potrf(flow: TaskFlow, A: Tiles, uplo: str = "L") -> None:
     """
     if uplo == "U":
         A = A.H
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         trailing = slice(k + 1, None)
         # L_kk = chol(A_kk)
         flow.potrf(A[k, k])

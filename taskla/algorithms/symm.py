@@ -27,7 +27,7 @@ def symm(
     if side == "R":
         # (B A)^T = A B^T
         B, C = B.T, C.T
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         # row k of A is its stored part left of the diagonal, then column k transposed
         left, below = slice(None, k), slice(k + 1, None)
         # C_i := alpha A_ki^T B_k + beta C_i, i < k
@@ -59,7 +59,7 @@ def hemm(
     if side == "R":
         # (B A)^H = A B^H
         B, C, alpha, beta = B.H, C.H, alpha.conjugate(), beta.conjugate()
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         left, below = slice(None, k), slice(k + 1, None)
         # C_i := alpha A_ki^H B_k + beta C_i, i < k
         flow.gemm(A[k, left].H, B[k, :], C[left, :], alpha=alpha, beta=beta)

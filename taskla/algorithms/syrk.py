@@ -18,7 +18,7 @@ def syrk(
         flow.lascl(C.below_diagonal, beta)
         flow.lascl(C.diagonal, beta, uplo="L")
         return
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         # C_ii := alpha A_ik A_ik^T + beta C_ii
         flow.syrk(A[:, k], C.diagonal, alpha=alpha, beta=beta)
         # C_ij := alpha A_ik A_jk^T + beta C_ij, i > j
@@ -37,7 +37,7 @@ def herk(
         flow.lascl(C.below_diagonal, beta)
         flow.lascl(C.diagonal, beta, uplo="L")
         return
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         # C_ii := alpha A_ik A_ik^H + beta C_ii
         flow.herk(A[:, k], C.diagonal, alpha=alpha, beta=beta)
         # C_ij := alpha A_ik A_jk^H + beta C_ij, i > j

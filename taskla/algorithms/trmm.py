@@ -28,7 +28,7 @@ def trmm(
         else:
             A, B = A.T, B.T
         uplo = flip(uplo, "T")
-    for k in reversed(range(A.nt)) if uplo == "L" else range(A.nt):
+    for k in flow.iterate(reversed(range(A.nt)) if uplo == "L" else range(A.nt)):
         rest = slice(k + 1, None) if uplo == "L" else slice(None, k)
         # B_i += alpha A_ik B_k, rows i done but for the columns of A from k on
         flow.gemm(A[rest, k], B[k, :], B[rest, :], alpha=alpha)

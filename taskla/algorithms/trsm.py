@@ -28,7 +28,7 @@ def trsm(
         else:
             A, B = A.T, B.T
         uplo = flip(uplo, "T")
-    for k in range(A.nt) if uplo == "L" else reversed(range(A.nt)):
+    for k in flow.iterate(range(A.nt) if uplo == "L" else reversed(range(A.nt))):
         rest = slice(k + 1, None) if uplo == "L" else slice(None, k)
         # X_k = alpha A_kk^-1 B_k
         flow.trsm(A[k, k], B[k, :], uplo=uplo, diag=diag, alpha=alpha)

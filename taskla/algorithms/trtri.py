@@ -9,7 +9,7 @@ def trtri(flow: TaskFlow, A: Tiles, uplo: str = "L", diag: str = "N") -> None:
     """A := A^-1, A triangular, in place.  [LAPACK dtrtri; PLASMA's order of steps]"""
     if uplo == "U":
         A = A.T
-    for k in range(A.nt):
+    for k in flow.iterate(range(A.nt)):
         left, below = slice(None, k), slice(k + 1, None)
         # A_ik := -A_ik A_kk^-1, i > k
         flow.trsm(A[k, k], A[below, k], side="R", diag=diag, alpha=-1.0)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
 from taskla import __version__
-from taskla.cli.options import DEBUG
+from taskla.cli.options import DEBUG, suggest
 
 __all__ = ["main"]
 
-COMMANDS = ("bench", "solve", "plan", "info", "schedulers")
+COMMANDS = ("bench", "solve", "plan", "trace", "info", "schedulers")
 
 
 class _Interrupted(click.ClickException):
@@ -44,9 +43,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in COMMANDS:
-            close = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}? There are" if close else "there are"
-            ctx.fail(f"no command {args[0]!r}; {hint} {', '.join(COMMANDS)}")
+            ctx.fail(suggest(args[0], COMMANDS))
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

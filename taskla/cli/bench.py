@@ -190,7 +190,7 @@ def _combinations(
 
 def _refuse_too_large(p: Problem) -> None:
     """Raise ValueError for matrices that do not fit in memory, before any is made."""
-    from taskla.cli.info import memory
+    from taskla.machine import memory
     from taskla.matrix_layout import Layout
 
     total, _ = memory()

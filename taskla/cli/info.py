@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import click
@@ -33,6 +32,7 @@ def _facts() -> dict[str, Any]:
 
     from taskla import __version__, distributions, engines, kernels, schedulers
     from taskla.engines.cores import cores
+    from taskla.machine import memory, processor
     from taskla.operations import OPERATIONS
 
     serving = next((blas for blas in kernels.blas_info() if blas["serves"]), None)
@@ -44,7 +44,7 @@ def _facts() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "scipy": scipy.__version__,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "cores_usable": cores(),
         "affinity": sorted(affinity(0)) if affinity else None,
@@ -60,26 +60,6 @@ def _facts() -> dict[str, Any]:
         "distributions": list(distributions.available()),
         "operations": len(OPERATIONS),
     }
-
-
-def _processor() -> str | None:
-    """The processor's name, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, None)
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory in all, and available, where the system tells."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None, None
-    sizes = {key: int(size.split()[0]) * 1024 for key, _, size in (s.partition(":") for s in lines)}
-    return sizes.get("MemTotal"), sizes.get("MemAvailable")
 
 
 def _words(what: str, value: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import click
@@ -16,6 +17,7 @@ __all__ = [
     "numbers",
     "output_options",
     "size_options",
+    "suggest",
     "usage",
     "words",
 ]
@@ -97,6 +99,13 @@ def grid(text: str) -> tuple[int, int]:
     if not (x and p.isdecimal() and q.isdecimal() and int(p) and int(q)):
         raise click.BadParameter(f"{text!r} is not a grid PxQ, such as 2x3")
     return int(p), int(q)
+
+
+def suggest(given: str, commands: Sequence[str]) -> str:
+    """Return what to say of a command that does not exist."""
+    close = get_close_matches(given, commands, n=1)
+    hint = f"did you mean {close[0]}? There are" if close else "there are"
+    return f"no command {given!r}; {hint} {', '.join(commands)}"
 
 
 @contextmanager

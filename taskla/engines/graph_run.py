@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from taskla.engines.crew import Job
 from taskla.graph import TaskGraph
 from taskla.schedulers import Policy
+
+if TYPE_CHECKING:
+    from taskla.traces import Recording
 
 __all__ = ["GraphRun"]
 
@@ -31,16 +35,24 @@ class GraphRun(Job):
         In the hands of this run alone.
     workers : int
         The size of the crew.
+    recording : Recording, optional
+        Where to note what ran.
     """
 
     def __init__(
-        self, graph: TaskGraph, execute: Callable[[int], None], policy: Policy, workers: int
+        self,
+        graph: TaskGraph,
+        execute: Callable[[int], None],
+        policy: Policy,
+        workers: int,
+        recording: Recording | None = None,
     ) -> None:
         super().__init__(graph.n)
         self._graph = graph
         self._execute = execute
         self._policy = policy
         self._workers = workers
+        self._recording = recording
         self._missing = graph.indegree.copy()
         self._counts = self._missing.data
         self._pointer = graph.succ_ptr.data
@@ -61,6 +73,8 @@ class GraphRun(Job):
     def work(self, worker: int) -> None:
         """Run tasks until none is left."""
         lock, execute, counts = self.lock, self._execute, self._counts
+        if self._recording is not None:
+            execute = self._recording.observed(worker, execute)
         pointer, successors = self._pointer, self._successors
         ready, finished = self._policy.ready, self._policy.finished
         task: int | None = None
@@ -143,6 +157,11 @@ class GraphRun(Job):
         self._idle.remove(worker)
         self._coming += 1
         self._beds[worker].release()
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are ready and that no worker has taken."""
+        return self._waiting
 
     def done(self) -> tuple[int, float, float]:
         """Return the number of tasks finished, the flops of those taken, and of all."""

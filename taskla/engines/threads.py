@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
+import os
 from collections.abc import Callable, Iterable, Sequence
 from operator import index
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from taskla import schedulers
@@ -18,6 +20,10 @@ from taskla.fusion import fuse as fuse_tasks
 from taskla.graph import TaskGraph
 from taskla.reductions import ordered_reductions
 from taskla.schedulers import Policy
+
+if TYPE_CHECKING:
+    from taskla.engines.journal import Journal
+    from taskla.traces import Recorder, Recording
 
 __all__ = ["ThreadsEngine"]
 
@@ -50,6 +56,11 @@ class ThreadsEngine(Engine):
     fuse : int, optional
         How many tile tasks of one call may be joined into one task, at least 1; results for
         different values differ by rounding. The default, 4, is the same for any number of workers.
+    trace : path or Recorder, optional
+        Record every run: see `taskla.traces`. A file is written when ``with`` ends, whatever
+        happened inside, or when Python ends after `set_default`.
+    energy : str, default "auto"
+        Where the joules of a trace come from: see `taskla.energy.find`.
     progress : bool, optional
         Whether to show a progress bar on standard error. Default: at a terminal, once a run has
         taken a second.
@@ -61,6 +72,8 @@ class ThreadsEngine(Engine):
         there is no such policy.
     TypeError
         When `policy` is neither a name nor a policy.
+    OSError
+        When no trace can be written there.
     """
 
     name = "threads"
@@ -71,6 +84,8 @@ class ThreadsEngine(Engine):
         policy: str | Policy = "lws",
         fuse: int | None = None,
         progress: bool | None = None,
+        trace: str | os.PathLike[str] | Recorder | None = None,
+        energy: str = "auto",
     ) -> None:
         self.workers = cores() if workers is None else _at_least_one("workers", workers)
         self.policy = schedulers.get(policy)
@@ -78,6 +93,7 @@ class ThreadsEngine(Engine):
         if progress not in (None, True, False):
             raise ValueError(f"progress is {progress!r}; it must be True, False or None")
         self.progress = progress
+        self.journal = None if trace is None else _journal(trace, energy)
 
     def __repr__(self) -> str:
         return (
@@ -89,13 +105,38 @@ class ThreadsEngine(Engine):
         """Run all tasks of a graph: see `Engine.run`."""
         graph = _prepared(graph, self.fuse)
         execution = Execution(graph, matrices)
-        job: Job
-        if graph.n <= 1 or is_worker():
-            job = Each(graph.n, execution)
-        else:
+        # What a running task asks of taskla is a part of that task.
+        if self.journal is None or graph.n == 0 or is_worker():
+            conduct(self._job(graph, execution), self.workers, self.progress)
+            return
+        workers, policy = self.workers, self.policy.name
+        with self.journal.run(
+            graph, engine=self.name, policy=policy, workers=workers, ranks=1, fuse=self.fuse
+        ) as (recording, sampler):
+            job = self._job(graph, execution, recording)
+            if isinstance(job, GraphRun):
+                sampler.waiting = lambda: job.waiting
+            conduct(job, workers, self.progress)
+
+    def _job(
+        self, graph: TaskGraph, execution: Execution, recording: Recording | None = None
+    ) -> Job:
+        """Return what a crew is to do."""
+        if graph.n > 1 and not is_worker():
             workers = min(self.workers, graph.n)
-            job = GraphRun(graph, execution, copy.copy(self.policy), workers)
-        conduct(job, self.workers, self.progress)
+            return GraphRun(graph, execution, copy.copy(self.policy), workers, recording)
+        return Each(graph.n, execution if recording is None else recording.observed(0, execution))
+
+    def set_default(self) -> None:
+        """Put this engine in force: see `Engine.set_default`. Its trace is written at the end."""
+        super().set_default()
+        if self.journal is not None:
+            atexit.register(self.journal.save)
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        if self.journal is not None:
+            self.journal.save()
 
     def map(
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
@@ -127,6 +168,13 @@ def _prepared(graph: TaskGraph, width: int) -> TaskGraph:
         known[width] = None if prepared is graph else prepared
     found = known[width]
     return graph if found is None else found
+
+
+def _journal(trace: str | os.PathLike[str] | Recorder, energy: str) -> Journal:
+    # Most runs are not recorded, and need not wait for this to be imported.
+    from taskla.engines.journal import Journal
+
+    return Journal(trace, energy)
 
 
 def _at_least_one(name: str, value: Any) -> int:

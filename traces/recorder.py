@@ -1,0 +1,344 @@
+"""Recording: an engine notes when each task started, ended and where; all else follows later.
+
+While a run lasts, a worker writes three numbers a task into columns that were there before: no
+lock, no allocation. What the graph knows of its tasks is put beside them when a trace is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.atomic import check_file
+from taskla.formats import format_of
+from taskla.graph import TaskGraph
+from taskla.operations import Access
+from taskla.traces.files import write
+from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
+from taskla.traces.trace import Trace
+
+__all__ = ["Recorder", "Recording", "clock", "format_name"]
+
+#: What all times are read from: seconds, monotonic.
+clock = time.perf_counter
+
+
+class Recording:
+    """One run that is being recorded.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+        What runs, fused and all.
+    info : dict
+        What the header says of the run.
+
+    Attributes
+    ----------
+    graph : TaskGraph
+    info : dict
+    start, end : (n,) float64 arrays
+        Readings of `clock`, NaN for tasks that have not ended.
+    worker, rank : (n,) int32 arrays
+    joules : (n,) float64 array or None
+        Energy of each task, once it is known.
+    later : callable or None
+        What is left to do before a trace can be made, done when one is asked for.
+    messages : list of tuple
+        (task, grid, i, j, source, destination, bytes, start, end): a tile version that was sent;
+        the task that made it, -1 for a first content, the graph's grid by its index, clock readings.
+    samples : list of tuple
+        (series, time, value); a series is (name, kind, unit, source), see `Series`.
+    begin, over : float
+        Clock readings.
+    """
+
+    def __init__(self, graph: TaskGraph, info: dict[str, Any]) -> None:
+        self.graph = graph
+        self.info = info
+        self.start = np.empty(graph.n)
+        self.end = np.full(graph.n, np.nan)
+        self.worker = np.zeros(graph.n, dtype=np.int32)
+        self.rank = np.zeros(graph.n, dtype=np.int32)
+        self.joules: NDArray[np.float64] | None = None
+        self.later: Callable[[], None] | None = None
+        self.messages: list[tuple[int, int, int, int, int, int, int, float, float]] = []
+        self.samples: list[tuple[tuple[str, str, str, str], float, float]] = []
+        self.begin = self.over = clock()
+
+    def observed(self, worker: int, execute: Callable[[int], None]) -> Callable[[int], None]:
+        """Return ``execute(task)`` with a note of when it started and ended, on this worker."""
+        start, end, workers, now = self.start.data, self.end.data, self.worker.data, clock
+
+        def run(task: int) -> None:
+            begin = now()
+            try:
+                execute(task)
+            finally:
+                end[task] = now()
+                start[task] = begin
+                workers[task] = worker
+
+        return run
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Take note that the run is over, and of what it failed with."""
+        self.over = clock()
+        if error is None:
+            self.info["status"] = "completed"
+            return
+        self.info["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+        words = "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
+        self.info["error"] = f"{type(error).__name__}: {words}"
+
+    @property
+    def ran(self) -> NDArray[np.int64]:
+        """(r,) The tasks that ran, the one that failed included."""
+        return np.flatnonzero(np.isfinite(self.end))
+
+
+class Recorder:
+    """Keeps what runs wrote, and makes a trace of it.
+
+    Parameters
+    ----------
+    path : path, optional
+        Where `save` writes.
+
+    Attributes
+    ----------
+    facts : dict
+        For the header: engines add what they know of the machine.
+    context : dict
+        What is said of the runs that begin from now on: ``program``, ``parameters``, ``repeat``, ...
+
+    Raises
+    ------
+    OSError
+        When no file can be written there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        if path is not None:
+            check_file(path)
+        self.path = None if path is None else Path(path)
+        self.facts: dict[str, Any] = {}
+        self.context: dict[str, Any] = {}
+        self.recordings: list[Recording] = []
+        self._saved = 0
+        self._created = datetime.now(UTC)
+        self._origin = clock()
+
+    def start(self, graph: TaskGraph, **info: Any) -> Recording:
+        """Begin to record a run of a graph.
+
+        Parameters
+        ----------
+        graph : TaskGraph
+        **info
+            ``engine``, ``policy``, ``workers``, ... for the header.
+        """
+        about = {"program": graph.name or "graph", "status": "running", **info, **self.context}
+        recording = Recording(graph, about)
+        self.recordings.append(recording)
+        return recording
+
+    def save(self) -> None:
+        """Write what was recorded so far to the recorder's path, if there is anything new.
+
+        Raises
+        ------
+        ValueError
+            When it has no path.
+        OSError
+            When the file cannot be written.
+        """
+        if self.path is None:
+            raise ValueError("the recorder has no path; write trace() with taskla.traces.write")
+        closed = sum(recording.info["status"] != "running" for recording in self.recordings)
+        if closed > self._saved:
+            write(self.trace(), self.path)
+            self._saved = closed
+
+    def trace(self) -> Trace:
+        """Return what was recorded so far; runs that are not over are left out."""
+        recordings = [r for r in self.recordings if r.info["status"] != "running"]
+        for recording in recordings:
+            later, recording.later = recording.later, None
+            if later is not None:
+                later()
+        return _Tables(recordings, self._origin).trace(
+            {
+                "format": "taskla-trace",
+                "version": VERSION,
+                "created": self._created.isoformat(timespec="seconds"),
+                "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+                **self.facts,
+            }
+        )
+
+
+class _Codes(dict[Any, int]):
+    """Numbers for names, given in order of first use."""
+
+    def __missing__(self, name: Any) -> int:
+        self[name] = len(self)
+        return self[name]
+
+
+class _Tables:
+    """Makes the tables of a trace from recordings."""
+
+    def __init__(self, recordings: list[Recording], origin: float) -> None:
+        self._recordings = recordings
+        self._origin = origin
+        self._kernels, self._formats, self._devices = _Codes(), _Codes(), _Codes(cpu=0)
+        self._compressions, self._series = _Codes(none=0), _Codes()
+        self._graphs: dict[int, int] = {}  # identity of a graph -> its number
+        self._matrices: list[dict[str, Any]] = []
+        self._first_matrix: list[int] = []
+        self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TABLES}
+
+    def trace(self, header: dict[str, Any]) -> Trace:
+        runs = [self._run(number, r) for number, r in enumerate(self._recordings)]
+        tables = {
+            name: np.concatenate(parts) if parts else empty(name)
+            for name, parts in self._parts.items()
+        }
+        series = [
+            dict(zip(("name", "kind", "unit", "source"), about, strict=True))
+            for about in self._series
+        ]
+        return Trace(
+            {
+                **header,
+                "runs": runs,
+                "graphs": [{"graph": number} for number in self._graphs.values()],
+                "matrices": self._matrices,
+                "kernels": list(self._kernels),
+                "formats": list(self._formats),
+                "compressions": list(self._compressions),
+                "devices": list(self._devices),
+                "series": series,
+            },
+            tables,
+        )
+
+    def _run(self, number: int, recording: Recording) -> dict[str, Any]:
+        """Add the tables of one run; return what the header says of it."""
+        graph, origin = recording.graph, self._origin
+        if id(graph) not in self._graphs:
+            self._add_graph(graph)
+        code = self._graphs[id(graph)]
+        self._parts["tasks"].append(self._tasks(number, recording))
+        if recording.messages:
+            self._parts["messages"].append(self._messages(number, recording, code))
+        if recording.samples:
+            samples = empty("samples", len(recording.samples))
+            samples["run"] = number
+            samples["series"] = [self._series[about] for about, _, _ in recording.samples]
+            samples["time"] = np.array([at for _, at, _ in recording.samples]) - origin
+            samples["value"] = [value for _, _, value in recording.samples]
+            self._parts["samples"].append(samples)
+        return {
+            "run": number,
+            "graph": code,
+            "tasks": graph.n,
+            "tile_tasks": int(graph.multiplicity.sum()),
+            "begin": recording.begin - origin,
+            "end": recording.over - origin,
+            **recording.info,
+        }
+
+    def _add_graph(self, graph: TaskGraph) -> None:
+        code = len(self._graphs)
+        self._graphs[id(graph)] = code
+        self._first_matrix.append(len(self._matrices))
+        for grid in graph.grids:
+            about = {name: getattr(grid, name) for name in ("name", "m", "n", "nb", "scratch")}
+            self._matrices.append({**about, "dtype": grid.dtype.name, "graph": code})
+        accesses = empty("accesses", graph.tiles.size)
+        accesses["graph"], accesses["task"] = code, graph.task_of_access
+        accesses["operand"], accesses["mode"] = graph.operand, graph.modes
+        accesses["rows"], accesses["cols"] = graph.access_shapes()
+        accesses["lr_rank"] = -1
+        for number, grid in enumerate(graph.grids, start=self._first_matrix[code]):
+            mine = np.flatnonzero((graph.tiles >= grid.base) & (graph.tiles < grid.end))
+            accesses["matrix"][mine] = number
+            accesses["i"][mine], accesses["j"][mine] = grid.coordinates(graph.tiles[mine])
+            accesses["format"][mine] = self._formats[format_name(grid.dtype)]
+        self._parts["accesses"].append(accesses)
+        source, target = graph.edges()
+        edges = empty("edges", source.size)
+        edges["graph"], edges["source"], edges["target"] = code, source, target
+        self._parts["edges"].append(edges)
+
+    def _tasks(self, number: int, recording: Recording) -> NDArray[Any]:
+        graph, ran = recording.graph, recording.ran
+        tasks = np.zeros(graph.n, dtype_of("tasks"))
+        kinds = graph.kinds
+        per_kind = {
+            "kernel": [self._kernels[kind.operation] for kind in kinds],
+            "format": [self._formats[kind.precision or format_name(kind.dtype)] for kind in kinds],
+            "compression": [self._compressions[kind.compression or "none"] for kind in kinds],
+        }
+        for name, codes in per_kind.items():
+            tasks[name] = np.array(codes, dtype=np.int16)[graph.kind]
+        self._place(tasks, graph)
+        tasks["run"], tasks["task"], tasks["k"] = number, np.arange(graph.n), graph.iteration
+        tasks["rank"], tasks["worker"] = recording.rank, recording.worker
+        tasks["flops"], tasks["priority"] = graph.flops(), graph.priorities()
+        tasks["bytes_read"] = graph.nbytes_read()
+        tasks["bytes_written"] = graph.nbytes_written()
+        tasks["lr_rank"], tasks["tile_tasks"] = -1, graph.multiplicity
+        tasks["joules"] = np.nan if recording.joules is None else recording.joules
+        begin = recording.begin - self._origin
+        tasks["submit"], tasks["start"] = begin, recording.start - self._origin
+        tasks["end"] = recording.end - self._origin
+        # a task is ready when the last of its predecessors has ended
+        ready = np.full(graph.n, begin)
+        source, target = graph.edges()
+        ended = np.isfinite(tasks["end"][source])
+        np.maximum.at(ready, target[ended], tasks["end"][source[ended]])
+        tasks["ready"] = ready
+        return tasks[ran]
+
+    def _place(self, tasks: NDArray[Any], graph: TaskGraph) -> None:
+        """Fill in the tile that each task writes first, or reads first if it writes none."""
+        first_matrix = self._first_matrix[self._graphs[id(graph)]]
+        task = graph.task_of_access
+        tile = graph.tiles[graph.indptr[:-1]].copy()
+        writing = np.flatnonzero(graph.modes != Access.R)[::-1]
+        # of several assignments to one task the last stays: its first write
+        tile[task[writing]] = graph.tiles[writing]
+        for number, grid in enumerate(graph.grids, start=first_matrix):
+            mine = np.flatnonzero((tile >= grid.base) & (tile < grid.end))
+            tasks["matrix"][mine] = number
+            tasks["i"][mine], tasks["j"][mine] = grid.coordinates(tile[mine])
+
+    def _messages(self, number: int, recording: Recording, code: int) -> NDArray[Any]:
+        messages = empty("messages", len(recording.messages))
+        messages["run"] = number
+        names = ("task", "matrix", "i", "j", "source", "destination", "bytes", "start", "end")
+        for name, values in zip(names, zip(*recording.messages, strict=True), strict=True):
+            messages[name] = values
+        messages["matrix"] += self._first_matrix[code]
+        messages["start"] -= self._origin
+        messages["end"] -= self._origin
+        return messages
+
+
+def format_name(dtype: np.dtype[Any]) -> str:
+    """Return the name of the format of a tile; for tiles of pivots, which hold integers, "int32"."""
+    try:
+        return format_of(dtype).name
+    except ValueError:
+        return dtype.name
