@@ -55,7 +55,7 @@ def made(
     """A trace of runs that were scheduled by hand, in exact seconds: task t on rank t mod ranks.
 
     Every task takes ``duration(kernel)`` seconds and `joules` joules. Each data dependency between
-    ranks is a message of 1000 bytes that takes half a second; a task waits for its messages. A meter
+    ranks is a message of 1000 bytes that takes half a second; a task waits for its messages. Meter
     "package-0" shows 50 W, one sample a second.
     """
     graph = cholesky(5) if graph is None else graph

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from io import StringIO
 
 import click
@@ -19,6 +18,7 @@ import taskla as tla
 from taskla import distributions, engines, kernels, schedulers
 from taskla.cli import COMMANDS, main, options
 from taskla.cli.table import emit
+from taskla.cli.trace import COMMANDS as OF_TRACES
 from taskla.operations import OPERATIONS
 from taskla.plan import PLANNED, plan
 from taskla.routines import ROUTINES, problem
@@ -48,7 +48,13 @@ def process(*arguments: str) -> subprocess.CompletedProcess[str]:
 # -- help ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+# Every command as it is typed; those of traces are a level deeper.
+TYPED = [[name] for name in COMMANDS if name != "trace"] + [["trace", name] for name in OF_TRACES]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["trace", "--help"], *([*names, "--help"] for names in TYPED)]
+)
 def test_help_imports_nothing_that_computes(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom taskla.cli import main\n"
@@ -70,16 +76,20 @@ def test_without_a_command_there_is_help() -> None:
         assert f"\n  {name} " in result.stdout
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_help_of_a_command_ends_with_an_example(name: str) -> None:
-    command = import_module(f"taskla.cli.{name}").command
-    before, _, example = (command.epilog or "").partition(f"Example: taskla {name} ")
+@pytest.mark.parametrize("names", TYPED)
+def test_the_help_of_a_command_ends_with_an_example(names: list[str]) -> None:
+    command: click.Command | None = main
+    for name in names:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
+    before, _, example = (command.epilog or "").partition(f"Example: taskla {' '.join(names)} ")
     assert before == ""
     taken = {flag for parameter in command.params for flag in parameter.opts}
     flags = [word for word in example.split() if word.startswith("-")]
     assert flags
     assert set(flags) <= taken
-    assert run(name, "--help").stdout.rstrip().endswith(example)
+    assert run(*names, "--help").stdout.rstrip().endswith(example)
 
 
 def test_the_help_names_all_operations() -> None:

@@ -67,7 +67,7 @@ def test_repr_shows_the_settings():
     [
         ("dask", {}, ValueError, "engine 'dask' does not exist; there are threads"),
         ("mpi", {"comm": None}, ValueError, "engine 'mpi' does not exist"),
-        ("threads", {"trace": "x"}, TypeError, "no option 'trace'; it has workers, policy, fuse"),
+        ("threads", {"trace": "no/x.trace"}, FileNotFoundError, "no: no such folder"),
         ("threads", {"worker": 2}, TypeError, "engine 'threads' has no option 'worker'"),
         ("threads", {"workers": 0}, ValueError, "workers is 0; it must be an integer of at least"),
         ("threads", {"workers": -1}, ValueError, "workers is -1"),

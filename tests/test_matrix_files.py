@@ -131,7 +131,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, name, monkeypatch) -> None:
     def fail(path):
         raise OSError("disk full")
 
-    monkeypatch.setattr(matrix_files, "_flush", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         TiledMatrix.zeros((5, 5), 3).save(tmp_path / name)
     assert os.listdir(tmp_path) == [name]

@@ -92,7 +92,8 @@ def read(path: Path_) -> Trace:
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not a trace file, or one that was cut short ({error})") from None
     except (ValueError, KeyError, EOFError) as error:
-        reason = error.args[0] if error.args else type(error).__name__
+        # what a KeyError says is its key, quoted
+        reason = error.args[0] if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: not a trace file, or a damaged one ({reason})") from None
     return trace
 
@@ -171,8 +172,13 @@ def _to_parquet(table: NDArray[Any]) -> bytes:
     import pyarrow
     from pyarrow import parquet
 
-    names = table.dtype.names or ()
-    columns = {name: pyarrow.array(np.ascontiguousarray(table[name])) for name in names}
+    columns = {}
+    for name in table.dtype.names or ():
+        column = np.ascontiguousarray(table[name], table[name].dtype.newbyteorder("="))
+        # pyarrow.array would import pandas, for half a second
+        columns[name] = pyarrow.Array.from_buffers(
+            pyarrow.from_numpy_dtype(column.dtype), column.size, [None, pyarrow.py_buffer(column)]
+        )
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.table(columns), sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
@@ -202,9 +208,15 @@ def _from_parquet(name: str, content: bytes) -> NDArray[Any]:
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{name}.parquet: {str(error).splitlines()[0]}") from None
     table = empty(name, rows)
-    for key, _ in wanted:
+    for key, _ in wanted if rows else ():
         column = read[key]
         if column.null_count:
             raise ValueError(f"{name}.parquet has rows without {key}")
-        table[key] = column.to_numpy()
+        table[key] = np.concatenate([_values(chunk, expected[key]) for chunk in column.chunks])
     return table
+
+
+def _values(chunk: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the numbers of an array without nulls; its own way would import pandas."""
+    values = np.frombuffer(chunk.buffers()[1], dtype.newbyteorder("="))
+    return values[chunk.offset : chunk.offset + len(chunk)]

@@ -171,8 +171,9 @@ class Run:
     def tasks(self) -> Table:
         """(n,) The tasks that ran, sorted by number; columns as in `taskla.traces.tables`."""
         tasks = self.trace.tables["tasks"]
-        mine = tasks[tasks["run"] == self.number]
-        return mine[np.argsort(mine["task"], kind="stable")]
+        mine: Table = tasks[tasks["run"] == self.number]
+        ordered: Table = mine[np.argsort(mine["task"], kind="stable")]
+        return ordered
 
     @cached_property
     def accesses(self) -> Table:
@@ -180,11 +181,12 @@ class Run:
         accesses = self.trace.tables["accesses"]
         mine = accesses[accesses["graph"] == self.info["graph"]]
         mine = mine[np.isin(mine["task"], self.tasks["task"])]
-        return mine[np.argsort(mine["task"], kind="stable")]
+        ordered: Table = mine[np.argsort(mine["task"], kind="stable")]
+        return ordered
 
     @cached_property
     def edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(e,), (e,) Edges between these tasks as rows of `tasks`, sorted by source, then target."""
+        """(e,), (e,) Edges between these tasks, as rows of `tasks`, sorted by source and target."""
         edges = self.trace.tables["edges"]
         mine = edges[edges["graph"] == self.info["graph"]]
         number = self.tasks["task"]
@@ -205,7 +207,8 @@ class Run:
     def messages(self) -> Table:
         """(m,) The messages of this run."""
         messages = self.trace.tables["messages"]
-        return messages[messages["run"] == self.number]
+        mine: Table = messages[messages["run"] == self.number]
+        return mine
 
     @cached_property
     def series(self) -> tuple[Series, ...]:
@@ -281,10 +284,10 @@ class Run:
     def label(self, row: int) -> str:
         """Return a task in words: ``potrf A(3, 3)``."""
         task = self.tasks[row]
-        name = self.kernels[task["kernel"]]
+        name = self.kernels[int(task["kernel"])]
         if task["matrix"] < 0:
             return name
-        matrix = self.trace.header["matrices"][task["matrix"]]["name"]
+        matrix: str = self.trace.header["matrices"][task["matrix"]]["name"]
         return f"{name} {matrix}({task['i']}, {task['j']})"
 
     # -- the graph ---------------------------------------------------------------------------------
@@ -297,7 +300,8 @@ class Run:
         not.
         """
         tasks, accesses = self.tasks, self.accesses
-        grids, base = [], {}
+        grids: list[Grid] = []
+        base: dict[int, Grid] = {}
         for about in self.matrices:
             sizes = (about["m"], about["n"], about["nb"])
             first = grids[-1].end if grids else 0

@@ -22,22 +22,28 @@ from taskla.cli.table import emit
 
 if TYPE_CHECKING:
     from taskla.distributions import Distribution
+    from taskla.energy import Source
     from taskla.engines.threads import ThreadsEngine
     from taskla.routines import Problem
+    from taskla.traces import Recorder
 
 __all__ = ["Row", "command"]
 
 #: Columns that say what was run.
 SETTINGS = {"op", "type", "n", "nb", "ranks", "grid", "dist", "engine", "policy", "workers"}
-SETTINGS |= {"pivot", "precision", "compression"}
+SETTINGS |= {"pivot", "precision", "compression", "energy"}
+
+#: Seconds at rest before the first run, where there are meters: idle power is a bucket of its own.
+_IDLE = 1.0
 
 
 @dataclass(frozen=True)
 class Row:
     """One combination: what was run, and what it took.
 
-    Times are seconds; joules need a meter and are None without; a residual is None without
-    ``--check``. Messages and bytes are those between ranks.
+    Times are seconds, edp joules times seconds; ``energy`` says whether joules are "measured",
+    "modelled" or "unavailable", and they are None then. A residual is None without ``--check``.
+    Messages and bytes are those between ranks.
     """
 
     op: str
@@ -57,7 +63,10 @@ class Row:
     time: float | None
     gflops: float | None
     joules: float | None
+    watts: float | None
     gflops_per_watt: float | None
+    edp: float | None
+    energy: str | None
     tasks: int | None
     tasks_run: int | None
     messages: int
@@ -122,6 +131,18 @@ class Row:
     show_default=True,
     help="Runs before, uncounted.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Record all counted runs in FILE, for taskla trace.",
+)
+@click.option(
+    "--energy",
+    default="auto",
+    show_default=True,
+    help="Where joules come from: auto, meters, model[:NAME or FILE], off.",
+)
 @output_options
 @debug_option
 @click.pass_context
@@ -132,8 +153,9 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
 
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
-    the last task's end), gflops (by LAPACK's count), joules and gflops/W (with a meter), tasks (on
-    tiles), tasks_run (those that ran: neighbouring tasks are fused, several tiles in one kernel
+    the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp (energy-delay
+    product, joules times seconds), energy (whether these are measured, modelled or unavailable),
+    tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several tiles in one kernel
     call), messages and bytes_sent (between ranks; of one rank none), pivot_messages (those of row
     interchanges, apart), precision (the format of the tiles: fp32, fp64), compression (that of the
     tiles: none, all are dense), residual and status (with --check: PASSED up to 60 for
@@ -153,13 +175,33 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
 
 
 def _rows(
-    op: str, seed: int, checked: bool, repeat: int, warmup: int, **choices: Any
+    op: str,
+    seed: int,
+    checked: bool,
+    repeat: int,
+    warmup: int,
+    trace: str | None,
+    energy: str,
+    **choices: Any,
 ) -> Iterator[Row]:
+    from taskla.energy import find, measure_idle
+    from taskla.traces import Recorder
+
     # all of them, before hours of work: the last may be impossible
     with usage():
         combinations = list(_combinations(op, **choices))
-    for p, engine, map_ in combinations:
-        yield _row(p, engine, map_, seed=seed, checked=checked, repeat=repeat, warmup=warmup)
+        source = find(energy)
+    recorder = None if trace is None else Recorder(trace)
+    if source.meters:
+        measure_idle(source.meters, _IDLE)
+    how = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
+    try:
+        for p, engine, map_ in combinations:
+            yield _row(p, engine, map_, source=source, recorder=recorder, **how)
+    finally:
+        # what ran before an error or Ctrl-C is worth looking at
+        if recorder is not None:
+            recorder.save()
 
 
 def _combinations(
@@ -188,6 +230,18 @@ def _combinations(
         yield p, runs, distributions.get(map_, 1, grid)
 
 
+def _context(p: Problem, map_: Distribution) -> dict[str, Any]:
+    """What a trace says of the runs of a combination."""
+    options = {name: getattr(p, name) for name in sorted(p.routine.options)}
+    return {
+        "parameters": {"op": p.op, "type": p.type, "n": p.n, "nb": p.nb, **options},
+        "distribution": map_.name,
+        "grid": map_.grid and list(map_.grid),
+        "precision": p.precision,
+        "compression": "none",
+    }
+
+
 def _refuse_too_large(p: Problem) -> None:
     """Raise ValueError for matrices that do not fit in memory, before any is made."""
     from taskla.machine import memory
@@ -205,21 +259,31 @@ def _refuse_too_large(p: Problem) -> None:
 
 
 def _row(
-    p: Problem, engine: ThreadsEngine, map_: Distribution, *, checked: bool, **how: Any
+    p: Problem,
+    engine: ThreadsEngine,
+    map_: Distribution,
+    *,
+    source: Source,
+    recorder: Recorder | None,
+    checked: bool,
+    **how: Any,
 ) -> Row:
     from numpy.linalg import LinAlgError
 
     from taskla.cli.measure import Measured, measure
 
+    if recorder is not None:
+        recorder.context = _context(p, map_)
     measured, status = Measured(), None
     try:
-        measured = measure(p, engine, checked=checked, **how)
+        measured = measure(p, engine, source, recorder, checked=checked, **how)
         if checked:
             status = "PASSED" if measured.passed else "FAILED"
     except LinAlgError as error:
         # the matrices are made so that every routine can do its work
         click.echo(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}", err=True)
         status = "FAILED"
+    joules = measured.joules
     return Row(
         op=p.op,
         type=p.type,
@@ -237,8 +301,11 @@ def _row(
         t_submit=measured.t_submit,
         time=measured.time,
         gflops=measured.time and p.flops / measured.time / 1e9,
-        joules=None,
-        gflops_per_watt=None,
+        joules=joules,
+        watts=joules and measured.time and joules / measured.time,
+        gflops_per_watt=joules and p.flops / joules / 1e9,
+        edp=joules and measured.time and joules * measured.time,
+        energy=source.kind,
         tasks=measured.tasks,
         tasks_run=measured.tasks_run,
         # one process is one rank, which owns everything

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from taskla import programs
+from taskla import energy, programs
 from taskla.cli.checks import check
 from taskla.cli.generate import matrices
 from taskla.engines import Engine
 from taskla.engines.base import TileSource
+from taskla.engines.journal import task_figures
+from taskla.engines.threads import ThreadsEngine
 from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.routines import Problem
+from taskla.traces import Recorder
 
 __all__ = ["Measured", "measure"]
 
@@ -35,6 +39,8 @@ class Measured:
         last task's end.
     tasks, tasks_run : int
         Tile tasks, and tasks after fusion.
+    joules : float or None
+        Median of the repeats; None when unavailable.
     residual : float or None
         The worst of the repeats, None when nothing was checked.
     passed : bool or None
@@ -45,8 +51,16 @@ class Measured:
     time: float | None = None
     tasks: int | None = None
     tasks_run: int | None = None
+    joules: float | None = None
     residual: float | None = None
     passed: bool | None = None
+
+
+class _Reading(NamedTuple):
+    """What the meters showed: the time and joules of each by name."""
+
+    time: float
+    joules: dict[str, float]
 
 
 class _Observed(Engine):
@@ -72,7 +86,15 @@ class _Observed(Engine):
 
 
 def measure(
-    p: Problem, engine: Engine, *, seed: int, repeat: int, warmup: int, checked: bool
+    p: Problem,
+    engine: ThreadsEngine,
+    source: energy.Source,
+    recorder: Recorder | None = None,
+    *,
+    seed: int,
+    repeat: int,
+    warmup: int,
+    checked: bool,
 ) -> Measured:
     """Run a problem `warmup` times uncounted and `repeat` times counted, on fresh random matrices.
 
@@ -80,6 +102,10 @@ def measure(
     ----------
     p : Problem
     engine : Engine
+    source : taskla.energy.Source
+        Of the joules.
+    recorder : Recorder, optional
+        Gets the counted runs.
     seed : int
         Of the matrices.
     repeat, warmup : int
@@ -91,21 +117,27 @@ def measure(
     numpy.linalg.LinAlgError
         When the routine cannot do it.
     """
-    times, submissions, checks = [], [], []
+    times, submissions, joules, checks = [], [], [], []
     for number in range(warmup + repeat):
         operands = matrices(p, seed, engine)
-        observed = _Observed(engine)
+        counted = number >= warmup
+        if counted and recorder is not None:
+            recorder.context["repeat"] = number - warmup
+        observed = _Observed(engine.recorded(recorder, source) if counted and recorder else engine)
         with engine:
             given = p.routine.prepare(p, operands) if p.routine.prepare else None
         # a graph kept from an earlier call would be no submission
         programs.forget()
+        first = _read(source)
         with observed:
             begin = perf_counter()
             outcome = p.routine.call(p, operands, given)
             time = perf_counter() - begin
-        if number >= warmup:
+        last = _read(source)
+        if counted:
             times.append(time)
             submissions.append(time - observed.running)
+            joules.append(_joules(source, first, last, observed.graphs, engine.workers))
             if checked:
                 checks.append(check(p, operands, outcome, seed))
         # before the next ones take as much memory again
@@ -117,7 +149,44 @@ def measure(
         time=median(times),
         tasks=tasks,
         tasks_run=sum(fuse(graph, width).n for graph in observed.graphs),
+        joules=None if None in joules else median(joules),  # type: ignore[type-var]
         # NaN is the worst of all, as NumPy has it
         residual=float(np.max([residual for residual, _ in checks])) if checks else None,
         passed=all(passed for _, passed in checks) if checks else None,
     )
+
+
+def _read(source: energy.Source) -> _Reading:
+    joules = {}
+    for meter in source.meters:
+        # one that cannot be read has no figure, and the account says so
+        with suppress(OSError):
+            joules[meter.name] = meter.read()
+    return _Reading(perf_counter(), joules)
+
+
+def _joules(
+    source: energy.Source,
+    first: _Reading,
+    last: _Reading,
+    graphs: Sequence[TaskGraph],
+    workers: int,
+) -> float | None:
+    """Return the joules of a call, None when unavailable."""
+    figures = [
+        task_figures(graph, np.full(graph.n, first.time), np.full(graph.n, last.time))
+        for graph in graphs
+    ]
+    account = energy.account(
+        source,
+        begin=first.time,
+        end=last.time,
+        readings={
+            name: (np.array([first.time, last.time]), np.array([0.0, last.joules[name] - joules]))
+            for name, joules in first.joules.items()
+            if name in last.joules
+        },
+        tasks=energy.Tasks(*(np.concatenate(columns) for columns in zip(*figures, strict=True))),
+        workers=workers,
+    )
+    return account.report.get("joules")

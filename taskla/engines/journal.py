@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskla import __version__, energy, kernels
 from taskla.engines.cores import cores
@@ -19,7 +20,9 @@ from taskla.machine import memory, processor, resident
 from taskla.traces import Recorder, Recording
 from taskla.traces.recorder import clock, format_name
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "task_figures"]
+
+Times = NDArray[np.float64]
 
 #: Seconds between two samples: counters of energy are refreshed about so often.
 PERIOD = 0.05
@@ -34,8 +37,8 @@ class Journal:
     Parameters
     ----------
     trace : path or Recorder
-    spec : str, default "auto"
-        Where joules come from: see `taskla.energy.find`.
+    source : taskla.energy.Source or str, default "auto"
+        Where joules come from; a name is one for `taskla.energy.find`.
 
     Attributes
     ----------
@@ -50,9 +53,11 @@ class Journal:
         When there is no such source of joules.
     """
 
-    def __init__(self, trace: str | os.PathLike[str] | Recorder, spec: str = "auto") -> None:
+    def __init__(
+        self, trace: str | os.PathLike[str] | Recorder, source: energy.Source | str = "auto"
+    ) -> None:
         self.recorder = trace if isinstance(trace, Recorder) else Recorder(trace)
-        self.source = energy.find(spec)
+        self.source = energy.find(source) if isinstance(source, str) else source
         self.recorder.facts = _facts() | self.recorder.facts
 
     def save(self) -> None:
@@ -154,26 +159,30 @@ class Sampler:
 
 def _charge(source: energy.Source, recording: Recording, sampler: Sampler) -> None:
     """Share the energy of a run out to its tasks."""
-    graph = recording.graph
-    kernel = np.array([kind.operation for kind in graph.kinds])
-    format_ = np.array([kind.precision or format_name(kind.dtype) for kind in graph.kinds])
     account = energy.account(
         source,
         begin=recording.begin,
         end=recording.over,
         readings={name: (np.array(t), np.array(j)) for name, (t, j) in sampler.readings.items()},
-        tasks=energy.Tasks(
-            start=recording.start,
-            end=recording.end,
-            kernel=kernel[graph.kind],
-            format=format_[graph.kind],
-            flops=graph.flops(),
-            nbytes=graph.nbytes_accessed(),
-        ),
+        tasks=task_figures(recording.graph, recording.start, recording.end),
         workers=int(recording.info.get("workers") or 1),
     )
     recording.joules = account.tasks
     recording.info["energy"] = account.report
+
+
+def task_figures(graph: TaskGraph, start: Times, end: Times) -> energy.Tasks:
+    """Return what the energy of tasks follows from, for tasks that ran from `start` to `end`."""
+    kernel = np.array([kind.operation for kind in graph.kinds], dtype=np.str_)
+    format_ = [kind.precision or format_name(kind.dtype) for kind in graph.kinds]
+    return energy.Tasks(
+        start=start,
+        end=end,
+        kernel=kernel[graph.kind],
+        format=np.array(format_, dtype=np.str_)[graph.kind],
+        flops=graph.flops(),
+        nbytes=graph.nbytes_accessed(),
+    )
 
 
 def _facts() -> dict[str, Any]:

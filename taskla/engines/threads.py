@@ -22,6 +22,7 @@ from taskla.reductions import ordered_reductions
 from taskla.schedulers import Policy
 
 if TYPE_CHECKING:
+    from taskla.energy import Source
     from taskla.engines.journal import Journal
     from taskla.traces import Recorder, Recording
 
@@ -127,6 +128,12 @@ class ThreadsEngine(Engine):
             return GraphRun(graph, execution, copy.copy(self.policy), workers, recording)
         return Each(graph.n, execution if recording is None else recording.observed(0, execution))
 
+    def recorded(self, trace: Recorder, energy: Source) -> ThreadsEngine:
+        """Return an engine with the same settings that records its runs."""
+        other = copy.copy(self)
+        other.journal = _journal(trace, energy)
+        return other
+
     def set_default(self) -> None:
         """Put this engine in force: see `Engine.set_default`. Its trace is written at the end."""
         super().set_default()
@@ -170,7 +177,7 @@ def _prepared(graph: TaskGraph, width: int) -> TaskGraph:
     return graph if found is None else found
 
 
-def _journal(trace: str | os.PathLike[str] | Recorder, energy: str) -> Journal:
+def _journal(trace: str | os.PathLike[str] | Recorder, energy: Source | str) -> Journal:
     # Most runs are not recorded, and need not wait for this to be imported.
     from taskla.engines.journal import Journal
 
