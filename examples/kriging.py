@@ -305,6 +305,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--policy", default="lws", choices=tla.schedulers.available(), help="(%(default)s)")
     add("--scipy-max", type=int, default=12000, help="largest n to give SciPy too (%(default)s)")
     add("--no-scipy", dest="scipy_max", action="store_const", const=0, help="do not run SciPy")
+    add("--trace", metavar="FILE", help="record what ran, for taskla trace")
     add("--json", action="store_true", help="one JSON object a step")
     options = parser.parse_args(arguments)
     if not 20 <= options.n <= PLACES:
@@ -322,7 +323,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.json:
         print(f"{'step':<12}{'seconds':>8}{'peak GB':>9}{'Gflop/s':>9}")
     start = perf_counter()
-    with tla.engine("threads", workers=options.workers, policy=options.policy) as engine:
+    chosen = {"workers": options.workers, "policy": options.policy, "trace": options.trace}
+    with tla.engine("threads", **chosen) as engine:
         for name, text, figures in steps(options, engine):
             seconds = perf_counter() - start
             gflops = figures["flops"] / seconds / 1e9 if "flops" in figures else None

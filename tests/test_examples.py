@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import taskla as tla
+from taskla.traces import read
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -57,6 +58,13 @@ def test_all_steps_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert 0.85 < steps["predict"]["inside"] < 1
     rate = 700**3 / 3e9 / steps["cholesky"]["seconds"]
     assert steps["cholesky"]["gflops"] == pytest.approx(rate)
+
+
+def test_a_run_can_be_recorded(tmp_path: Path) -> None:
+    done = run("--n", "300", "--nb", "64", "--no-scipy", "--trace", "k.trace", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    programs = {recorded.program for recorded in read(tmp_path / "k.trace").runs}
+    assert {"potrf", "potrs"} <= programs
 
 
 def test_a_line_a_step_for_people(tmp_path: Path) -> None:

@@ -264,10 +264,10 @@ class Run:
     @cached_property
     def workers(self) -> tuple[Worker, ...]:
         """The workers by rank and number, those that had nothing to do included."""
-        tasks = self.tasks
         devices = self.trace.names("devices")
-        seen = np.unique(tasks[["rank", "worker", "device"]])
-        known = {(int(r), int(w)): devices[d] for r, w, d in seen.tolist()}
+        _, first = np.unique(self._worker_key, return_index=True)
+        seen = self.tasks[["rank", "worker", "device"]][first].tolist()
+        known = {(rank, worker): devices[device] for rank, worker, device in seen}
         count = self.info.get("workers") or 0
         for rank in range(max(int(self.info.get("ranks") or 1), 1)):
             for worker in range(count):
@@ -277,9 +277,13 @@ class Run:
     @cached_property
     def lanes(self) -> NDArray[np.int64]:
         """(n,) The worker of each task, as an index into `workers`."""
-        index = {(worker.rank, worker.worker): at for at, worker in enumerate(self.workers)}
-        pairs = zip(self.tasks["rank"].tolist(), self.tasks["worker"].tolist(), strict=True)
-        return np.array([index[pair] for pair in pairs], dtype=np.int64)
+        keys = [(worker.rank << 32) | worker.worker for worker in self.workers]
+        return np.searchsorted(np.array(keys, dtype=np.int64), self._worker_key)
+
+    @cached_property
+    def _worker_key(self) -> NDArray[np.int64]:
+        """(n,) Rank and worker of each task in one number."""
+        return (self.tasks["rank"].astype(np.int64) << 32) | self.tasks["worker"]
 
     def label(self, row: int) -> str:
         """Return a task in words: ``potrf A(3, 3)``."""
