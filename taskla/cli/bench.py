@@ -141,7 +141,7 @@ class Row:
     "--energy",
     default="auto",
     show_default=True,
-    help="Where joules come from: auto, meters, model[:NAME or FILE], off.",
+    help="Where joules come from: auto, meters, model[:NAME or :FILE[#NAME]], off.",
 )
 @output_options
 @debug_option
@@ -153,14 +153,14 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
 
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
-    the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp (energy-delay
-    product, joules times seconds), energy (whether these are measured, modelled or unavailable),
-    tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several tiles in one kernel
-    call), messages and bytes_sent (between ranks; of one rank none), pivot_messages (those of row
-    interchanges, apart), precision (the format of the tiles: fp32, fp64), compression (that of the
-    tiles: none, all are dense), residual and status (with --check: PASSED up to 60 for
-    factorisations and solutions, up to 3 for products and norms, else FAILED). The exit code is the
-    number of failures, at most 100.
+    the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
+    (energy-delay product, joules times seconds), energy (whether these are measured, modelled or
+    unavailable), tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several
+    tiles in one kernel call), messages and bytes_sent (between ranks; of one rank none),
+    pivot_messages (those of row interchanges, apart), precision (the format of the tiles: fp32,
+    fp64), compression (that of the tiles: none, all are dense), residual and status (with --check:
+    PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else FAILED).
+    The exit code is the number of failures, at most 100.
     """
     failures = 0
 
@@ -194,7 +194,7 @@ def _rows(
     recorder = None if trace is None else Recorder(trace)
     if source.meters:
         measure_idle(source.meters, _IDLE)
-    how = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
+    how: dict[str, Any] = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
     try:
         for p, engine, map_ in combinations:
             yield _row(p, engine, map_, source=source, recorder=recorder, **how)
@@ -305,7 +305,7 @@ def _row(
         watts=joules and measured.time and joules / measured.time,
         gflops_per_watt=joules and p.flops / joules / 1e9,
         edp=joules and measured.time and joules * measured.time,
-        energy=source.kind,
+        energy=measured.energy,
         tasks=measured.tasks,
         tasks_run=measured.tasks_run,
         # one process is one rank, which owns everything

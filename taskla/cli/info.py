@@ -30,7 +30,7 @@ def _facts() -> dict[str, Any]:
     import numpy
     import scipy
 
-    from taskla import __version__, distributions, engines, kernels, schedulers
+    from taskla import __version__, distributions, energy, engines, kernels, schedulers
     from taskla.engines.cores import cores
     from taskla.machine import memory, processor
     from taskla.operations import OPERATIONS
@@ -54,12 +54,18 @@ def _facts() -> dict[str, Any]:
         "blas_architecture": serving["architecture"] if serving else None,
         "blas_threads": serving["threads"] if serving else None,
         "blas_path": serving["path"] if serving else None,
+        "meters": [_meter(about) for about in energy.found()],
         "devices": sorted({device for _, device, _ in kernels.TABLE}),
         "engines": list(engines.available()),
         "policies": list(schedulers.available()),
         "distributions": list(distributions.available()),
         "operations": len(OPERATIONS),
     }
+
+
+def _meter(about: dict[str, Any]) -> str:
+    """A meter of energy, or why there is none."""
+    return about["name"] if about["readable"] else f"{about['name']}: {about['reason']}"
 
 
 def _words(what: str, value: Any) -> str | None:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from taskla.engines import Engine
 from taskla.engines.base import TileSource
 from taskla.engines.journal import task_figures
 from taskla.engines.threads import ThreadsEngine
+from taskla.flow import TaskFlow
 from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.routines import Problem
@@ -41,6 +42,8 @@ class Measured:
         Tile tasks, and tasks after fusion.
     joules : float or None
         Median of the repeats; None when unavailable.
+    energy : {"measured", "modelled", "unavailable"}
+        What the joules are.
     residual : float or None
         The worst of the repeats, None when nothing was checked.
     passed : bool or None
@@ -52,15 +55,9 @@ class Measured:
     tasks: int | None = None
     tasks_run: int | None = None
     joules: float | None = None
+    energy: str | None = None
     residual: float | None = None
     passed: bool | None = None
-
-
-class _Reading(NamedTuple):
-    """What the meters showed: the time and joules of each by name."""
-
-    time: float
-    joules: dict[str, float]
 
 
 class _Observed(Engine):
@@ -117,7 +114,7 @@ def measure(
     numpy.linalg.LinAlgError
         When the routine cannot do it.
     """
-    times, submissions, joules, checks = [], [], [], []
+    times, submissions, reports, checks = [], [], [], []
     for number in range(warmup + repeat):
         operands = matrices(p, seed, engine)
         counted = number >= warmup
@@ -137,7 +134,8 @@ def measure(
         if counted:
             times.append(time)
             submissions.append(time - observed.running)
-            joules.append(_joules(source, first, last, observed.graphs, engine.workers))
+            span = begin, begin + time
+            reports.append(_report(source, span, first, last, observed.graphs, engine.workers))
             if checked:
                 checks.append(check(p, operands, outcome, seed))
         # before the next ones take as much memory again
@@ -149,44 +147,53 @@ def measure(
         time=median(times),
         tasks=tasks,
         tasks_run=sum(fuse(graph, width).n for graph in observed.graphs),
-        joules=None if None in joules else median(joules),  # type: ignore[type-var]
+        **_energy(reports),
         # NaN is the worst of all, as NumPy has it
         residual=float(np.max([residual for residual, _ in checks])) if checks else None,
         passed=all(passed for _, passed in checks) if checks else None,
     )
 
 
-def _read(source: energy.Source) -> _Reading:
+def _read(source: energy.Source) -> dict[str, float]:
+    """Return what the meters show, in joules."""
     joules = {}
     for meter in source.meters:
         # one that cannot be read has no figure, and the account says so
         with suppress(OSError):
             joules[meter.name] = meter.read()
-    return _Reading(perf_counter(), joules)
+    return joules
 
 
-def _joules(
+def _report(
     source: energy.Source,
-    first: _Reading,
-    last: _Reading,
+    span: tuple[float, float],
+    first: dict[str, float],
+    last: dict[str, float],
     graphs: Sequence[TaskGraph],
     workers: int,
-) -> float | None:
-    """Return the joules of a call, None when unavailable."""
+) -> dict[str, Any]:
+    """Return what is known of the energy of a call that took a span of time."""
     figures = [
-        task_figures(graph, np.full(graph.n, first.time), np.full(graph.n, last.time))
-        for graph in graphs
+        task_figures(graph, np.full(graph.n, span[0]), np.full(graph.n, span[1]))
+        # of an empty matrix there is nothing to run
+        for graph in graphs or [TaskFlow().graph()]
     ]
+    readings = {name: last[name] - first[name] for name in first.keys() & last.keys()}
     account = energy.account(
         source,
-        begin=first.time,
-        end=last.time,
-        readings={
-            name: (np.array([first.time, last.time]), np.array([0.0, last.joules[name] - joules]))
-            for name, joules in first.joules.items()
-            if name in last.joules
-        },
+        begin=span[0],
+        end=span[1],
+        readings={name: (np.array(span), np.array([0.0, j])) for name, j in readings.items()},
         tasks=energy.Tasks(*(np.concatenate(columns) for columns in zip(*figures, strict=True))),
         workers=workers,
     )
-    return account.report.get("joules")
+    return account.report
+
+
+def _energy(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the joules of the repeats, and what they are; of several words the weakest holds."""
+    words = {report["source"] for report in reports}
+    if "unavailable" in words:
+        return {"joules": None, "energy": "unavailable"}
+    joules = median(report["joules"] for report in reports)
+    return {"joules": joules, "energy": "modelled" if "modelled" in words else "measured"}
