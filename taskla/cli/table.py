@@ -94,7 +94,8 @@ def _draw(rows: Sequence[Row], settings: Collection[str]) -> None:
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(_short(row[key]) for key in shown))
-    Console().print(table)
+    # what stands in cells is text, also where it has brackets or colons
+    Console(markup=False, emoji=False).print(table)
 
 
 def _known(value: Any) -> bool:
