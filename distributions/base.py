@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Distribution", "Ranks", "fixed_grid", "rank_count", "squarest"]
+__all__ = ["Distribution", "Ranks", "fixed_grid", "no_grid", "rank_count", "squarest"]
 
 Ranks = NDArray[np.intp]
 
@@ -30,6 +30,9 @@ class Distribution:
         Rows and columns of the grid that the ranks form, for a map that has one.
     owner : callable
         ``owner(i, j)`` with two integer arrays of one shape returns the array of their ranks.
+    slices : int
+        Groups of equally many ranks that take the steps of an algorithm in turn: 1 for all but the
+        2.5D maps.
 
     Examples
     --------
@@ -45,11 +48,16 @@ class Distribution:
     grid: tuple[int, int] | None
     # functions compare by identity; name, ranks and grid tell maps apart
     owner: Callable[[Ranks, Ranks], NDArray[Any]] = field(repr=False, compare=False)
+    slices: int = field(default=1, repr=False)
 
     def __call__(self, i: ArrayLike, j: ArrayLike) -> Ranks:
         """Return the ranks that own tiles (i, j); indices broadcast."""
         rows, columns = np.broadcast_arrays(np.asarray(i, np.intp), np.asarray(j, np.intp))
         return np.asarray(self.owner(rows, columns), dtype=np.intp)
+
+    def slice(self, k: ArrayLike) -> Ranks:
+        """Return the slices whose ranks do the updates of steps k."""
+        return np.asarray(k, dtype=np.intp) % self.slices
 
 
 def rank_count(ranks: Any) -> int:
@@ -79,3 +87,9 @@ def fixed_grid(
             f"{only[0]}x{only[1]} (2dbc has others)"
         )
     return only
+
+
+def no_grid(name: str, grid: tuple[int, int] | None) -> None:
+    """Refuse a grid for a map that has none."""
+    if grid is not None:
+        raise ValueError(f"grid is {grid[0]}x{grid[1]}; {name} has no grid (2dbc has)")

@@ -109,7 +109,7 @@ def plan(
         Number of ranks. Default: what `grid` has, else 1.
     dist : str, Distribution or sequence of these, default "2dbc"
         Distributions, by name or as objects; "all", anywhere, is all that `distributions.available`
-        lists.
+        lists and that exist for so many ranks, but for the 2.5D ones.
     grid : (int, int), optional
         For the distribution; of several, for "2dbc" only.
     nb : int, optional
@@ -175,20 +175,32 @@ def _maps(
     grid: tuple[int, int] | None,
 ) -> list[Distribution]:
     chosen = [dist] if isinstance(dist, str | Distribution) else list(dist)
-    if "all" in chosen:
-        every: list[str | Distribution] = list(distributions.available())
-        chosen = every + [name for name in chosen if name != "all" and name not in every]
     if not chosen:
         raise ValueError("dist is empty; it must name at least one distribution")
     if ranks is None:
         ranks = grid[0] * grid[1] if grid else 1
-    alone = len(chosen) == 1
-    return [
-        name
-        if isinstance(name, Distribution)
-        else distributions.get(name, ranks, grid if alone or name == "2dbc" else None)
-        for name in chosen
-    ]
+    alone = len(chosen) == 1 and chosen != ["all"]
+    maps: dict[str, Distribution] = {}
+    for name in chosen:
+        for one in distributions.available() if name == "all" else [name]:
+            given = grid if alone or one == "2dbc" else None
+            try:
+                map_ = (
+                    one if isinstance(one, Distribution) else distributions.get(one, ranks, given)
+                )
+            except ValueError:
+                # of all that there are, some exist for certain numbers of ranks only
+                if name == "all":
+                    continue
+                raise
+            if map_.slices == 1:
+                maps.setdefault(str(one), map_)
+            elif name != "all":
+                raise ValueError(
+                    f"dist is {map_.name!r}, whose {map_.slices} slices add up partial sums: it "
+                    "cannot be planned"
+                )
+    return list(maps.values())
 
 
 def _refuse_interchanges(p: Problem, ranks: int, parts: Iterable[TaskGraph]) -> None:

@@ -47,7 +47,7 @@ def installed_files() -> set[str]:
         f"{package}/{path.relative_to(REPO / folder).as_posix()}"
         for folder, package in ROOMS.items()
         for path in (REPO / folder).rglob("*")
-        if path.suffix in (".py", ".toml", ".trace") or path.name == "py.typed"
+        if path.suffix in (".js", ".json", ".py", ".toml", ".trace") or path.name == "py.typed"
     }
 
 
