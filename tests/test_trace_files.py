@@ -298,6 +298,7 @@ def item(name: str, key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         (item("runs", "begin", float("nan")), "goes from"),
         (item("runs", "workers", 10**9), "workers 1000000000"),
         (item("runs", "ranks", "x"), "ranks 'x'"),
+        (item("runs", "ranks", 10**6), "2 workers on each of 1000000 ranks"),
         (item("runs", "parameters", [1]), "parameters"),
         (item("runs", "energy", 7), "energy"),
         (item("matrices", "nb", 0), "nb 0"),

@@ -70,6 +70,8 @@ def _check_runs(header: dict[str, Any]) -> None:
             count = run.get(key)
             if count is not None and (not isinstance(count, int) or not 0 <= count <= 10**6):
                 raise ValueError(f"a run has {key} {count!r}")
+        if (run.get("workers") or 0) * (run.get("ranks") or 1) > 10**6:
+            raise ValueError(f"a run has {run['workers']} workers on each of {run['ranks']} ranks")
         for key in ("parameters", "energy"):
             if not isinstance(run.get(key) or {}, dict):
                 raise ValueError(f"{key} of a run is no object")

@@ -89,12 +89,16 @@ def read(path: Path_) -> Trace:
             tables = {name: _table(archive, name) for name in TABLES}
             trace = Trace(header, tables)
             check(trace)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: not a trace file, or one that was cut short ({error})") from None
-    except (ValueError, KeyError, EOFError) as error:
-        # what a KeyError says is its key, quoted
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        # Of a damaged archive zipfile says what it stumbled over by one of a dozen types.
+        # What a KeyError says is its key, quoted.
         reason = error.args[0] if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}: not a trace file, or a damaged one ({reason})") from None
+        reason = " ".join(str(reason).split()) or type(error).__name__
+        raise ValueError(
+            f"{path}: not a trace file, or one that is damaged or cut short ({reason})"
+        ) from None
     return trace
 
 

@@ -184,7 +184,7 @@ class Recorder:
                 "format": "taskla-trace",
                 "version": VERSION,
                 "created": self._created.isoformat(timespec="seconds"),
-                "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else [],
+                "command": _command(),
                 **self.facts,
             }
         )
@@ -338,6 +338,15 @@ class _Tables:
         messages["start"] -= self._origin
         messages["end"] -= self._origin
         return messages
+
+
+def _command() -> list[str]:
+    """Return the command line; of ``python -m taskla`` the program's name is the package's."""
+    if not sys.argv:
+        return []
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    return [name, *sys.argv[1:]]
 
 
 def format_name(dtype: np.dtype[Any]) -> str:

@@ -152,7 +152,7 @@ class Run:
         keys = ("program", "graph", "engine", "policy", "workers", "ranks", "distribution")
         parameters = self.info.get("parameters") or {}
         return (
-            *(self.info.get(key) for key in keys),
+            *(str(self.info.get(key)) for key in keys),
             *((name, str(value)) for name, value in sorted(parameters.items())),
         )
 
@@ -278,12 +278,13 @@ class Run:
     def lanes(self) -> NDArray[np.int64]:
         """(n,) The worker of each task, as an index into `workers`."""
         keys = [(worker.rank << 32) | worker.worker for worker in self.workers]
-        return np.searchsorted(np.array(keys, dtype=np.int64), self._worker_key)
+        lanes: NDArray[np.int64] = np.searchsorted(np.array(keys, np.int64), self._worker_key)
+        return lanes
 
     @cached_property
     def _worker_key(self) -> NDArray[np.int64]:
         """(n,) Rank and worker of each task in one number."""
-        return (self.tasks["rank"].astype(np.int64) << 32) | self.tasks["worker"]
+        return np.asarray((self.tasks["rank"].astype(np.int64) << 32) | self.tasks["worker"])
 
     def label(self, row: int) -> str:
         """Return a task in words: ``potrf A(3, 3)``."""
