@@ -1,0 +1,131 @@
+"""What exports have in common: whole folders, curves over time, the two ends of a message."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.atomic import beside, flush
+from taskla.traces.trace import Run, Series
+
+__all__ = ["arrows", "curves", "replacing_folder", "tile", "title"]
+
+Path_ = str | os.PathLike[str]
+
+
+@contextmanager
+def replacing_folder(path: Path_, ours: Iterable[str]) -> Iterator[Path]:
+    """Give a name to make a folder at, and put it in place of `path` when all went well.
+
+    A link stays, what it points to is replaced.
+
+    Parameters
+    ----------
+    path : path
+    ours : iterable of str
+        Patterns of the names, relative to the folder, of all that such a folder holds.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the parent folder does not exist.
+    FileExistsError
+        When `path` is a file, or a folder that holds anything else.
+    """
+    path = Path(path).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder")
+    _check_replaceable(path, tuple(ours))
+    with beside(path) as temporary:
+        yield temporary
+        for name in sorted(temporary.rglob("*")):
+            flush(name)
+        flush(temporary)
+        _swap(temporary, path)
+        flush(path.parent)
+
+
+def _check_replaceable(path: Path, ours: tuple[str, ...]) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise FileExistsError(f"{path}: exists and is not a folder; it is not replaced")
+    for entry in path.rglob("*"):
+        name = entry.relative_to(path).as_posix()
+        if not any(fnmatchcase(name, pattern) for pattern in ours):
+            raise FileExistsError(
+                f"{path}: holds {name!r}, which is no part of such an export; "
+                "the folder is not replaced"
+            )
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; what was there is put aside, then removed, or put back on failure."""
+    if not path.exists():
+        new.rename(path)
+        return
+    with beside(path) as old:
+        try:
+            path.rename(old)
+            new.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+
+
+def curves(run: Run) -> list[Series]:
+    """Return what was sampled, and the ready tasks: counted at each change, not sampled."""
+    found = [series for series in run.series if series.kind != "ready"]
+    return [*found, _ready(run)] if run.tasks.size else found
+
+
+def title(series: Series) -> str:
+    """Return what a curve is called: ``package-0 power``, ``memory``."""
+    return series.name if series.kind in series.name else f"{series.name} {series.kind}"
+
+
+def _ready(run: Run) -> Series:
+    """Tasks that no worker has taken: one more when one gets ready, one less when it starts."""
+    start = run.tasks["start"]
+    times = np.concatenate([np.minimum(run.tasks["ready"], start), start])
+    steps = np.repeat([1.0, -1.0], start.size)
+    moments, at = np.unique(times, return_inverse=True)
+    value = np.cumsum(np.bincount(at, weights=steps), dtype=np.float64)
+    return Series("ready tasks", "ready", "tasks", "measured", moments, value)
+
+
+def tile(run: Run, row: int) -> str:
+    """Return the tile that a task writes first: ``A(3, 3)``; "" for none."""
+    label = run.label(row)
+    return label.removeprefix(run.kernels[run.tasks["kernel"][row]]).strip()
+
+
+def arrows(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the two ends of each message as rows of tasks.
+
+    Returns
+    -------
+    source, target : (m,) int64 arrays
+        The task that made the tile version, and the first that read it where it went; -1 where
+        that is not known.
+    """
+    messages, tasks = run.messages, run.tasks
+    first: dict[tuple[int, int], int] = {}
+    source, target = run.edges
+    crossing = tasks["rank"][source] != tasks["rank"][target]
+    source, target = source[crossing], target[crossing]
+    order = np.argsort(-tasks["start"][target], kind="stable")
+    # of several assignments the last stays: the task that started first
+    pairs = zip(source[order].tolist(), tasks["rank"][target[order]].tolist(), strict=True)
+    first.update(zip(pairs, target[order].tolist(), strict=True))
+    row = {number: at for at, number in enumerate(tasks["task"].tolist())}
+    begins = np.array([row.get(number, -1) for number in messages["task"].tolist()], np.int64)
+    ends = zip(begins.tolist(), messages["destination"].tolist(), strict=True)
+    return begins, np.array([first.get(end, -1) for end in ends], np.int64)
