@@ -18,8 +18,8 @@ def generalized_block_cyclic(
     """Generalised 2D block-cyclic: a nearly square grid for any number of ranks, balanced.
 
     Ranks fill a grid of b rows and a = ceil(sqrt(ranks)) columns row by row; the cells that are
-    left over in the last row are lent to the ranks above them, to each row of ranks in turn. Without
-    cells left over this is 2D block-cyclic.
+    left over in the last row are lent to the ranks above them, to each row in turn. With no
+    cell left over this is 2D block-cyclic.
 
     Parameters
     ----------

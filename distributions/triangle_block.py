@@ -6,7 +6,7 @@ from math import isqrt
 
 import numpy as np
 
-from taskla.distributions.base import Distribution, Ranks, no_grid, rank_count
+from taskla.distributions.base import Distribution, no_grid, rank_count
 from taskla.distributions.pattern import SymmetricPattern
 
 __all__ = ["triangle_block"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["beside", "check_file", "flush", "replacing"]
+__all__ = ["beside", "check_file", "flush", "replacing", "swap"]
 
 
 @contextmanager
@@ -71,3 +71,18 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def swap(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; what was there is put aside, then removed, or put back on failure."""
+    if not path.exists():
+        new.rename(path)
+        return
+    with beside(path) as old:
+        try:
+            path.rename(old)
+            new.rename(path)
+        except BaseException:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise

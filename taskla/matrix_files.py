@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from taskla.atomic import beside, check_file, flush, replacing
+from taskla.atomic import beside, check_file, flush, replacing, swap
 from taskla.formats import format_of, working_dtype
 from taskla.matrix_layout import Layout
 from taskla.tile import Order
@@ -280,7 +280,7 @@ def _write_folder(path: Path, stored: Stored) -> None:
         (temporary / _HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
         flush(temporary / _HEADER)
         flush(temporary)
-        _swap(temporary, path)
+        swap(temporary, path)
         flush(path.parent)
 
 
@@ -300,21 +300,6 @@ def _check_replaceable(path: Path) -> None:
                 )
         return
     raise FileExistsError(f"{path}: exists and is not a folder of tiles; it is not replaced")
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; what was there is put aside, then removed, or put back on failure."""
-    if not path.exists():
-        new.rename(path)
-        return
-    with beside(path) as old:
-        try:
-            path.rename(old)
-            new.rename(path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
-            raise
 
 
 def _read_header(folder: Path) -> tuple[Layout, np.dtype[Any], Order]:

@@ -30,8 +30,8 @@ from taskla.tile import Tile
 
 KEYS = (
     "op type n nb ranks grid dist engine policy workers pivot precision compression t_submit time "
-    "gflops joules watts gflops_per_watt edp energy tasks tasks_run messages pivot_messages bytes_sent residual "
-    "status"
+    "gflops joules watts gflops_per_watt edp energy tasks tasks_run messages pivot_messages "
+    "bytes_sent residual status"
 )
 
 

@@ -153,7 +153,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_map_of_another_package_comes_by_entry_point() -> None:
     assert distributions.get("diagonal", ranks=3)([0, 1, 2], [2, 2, 2]).tolist() == [2, 0, 1]
     assert distributions.available()["diagonal"] == "Tile diagonals in turn."
-    with pytest.raises(ValueError, match="2.5d-sbc, a-lambda, absent, diagonal, file:PATH"):
+    with pytest.raises(ValueError, match=r"2\.5d-sbc, a-lambda, absent, diagonal, file:PATH"):
         distributions.get("sbd", 2)
 
 

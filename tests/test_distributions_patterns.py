@@ -183,9 +183,7 @@ def test_the_volume_of_lu_follows_from_the_cost() -> None:
     assert 2 * messages / tiles**2 == pytest.approx(5.4286 - 2, rel=0.06)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "cost"), [(7, 3.0), (13, 4.4615), (20, 5.6875), (23, 6.0833)]
-)
+@pytest.mark.parametrize(("ranks", "cost"), [(7, 3.0), (13, 4.4615), (20, 5.6875), (23, 6.0833)])
 def test_gcrm_is_as_cheap_as_published(ranks: int, cost: float) -> None:
     assert symmetric(greedy_colrow(ranks)).cost <= cost + 0.15
 

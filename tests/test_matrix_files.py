@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from hypothesis import given, strategies as st
 
-from taskla import matrix_files
+from taskla import atomic
 from taskla.matrix import TiledMatrix
 
 NB = 4
@@ -151,7 +151,7 @@ def test_a_folder_is_put_back_if_the_new_one_cannot_take_its_place(saved, monkey
     A.save(new)
     monkeypatch.setattr(type(path), "rename", fail)
     with pytest.raises(OSError, match="no"):
-        matrix_files._swap(new, path)
+        atomic.swap(new, path)
     np.testing.assert_array_equal(TiledMatrix.load(path).to_array(), A.to_array())
     assert sorted(os.listdir(path.parent)) == ["new", "tiles"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.atomic import beside, flush
+from taskla.atomic import beside, flush, swap
 from taskla.traces.trace import Run, Series
 
 __all__ = ["arrows", "curves", "replacing_folder", "tile", "title"]
@@ -47,7 +47,7 @@ def replacing_folder(path: Path_, ours: Iterable[str]) -> Iterator[Path]:
         for name in sorted(temporary.rglob("*")):
             flush(name)
         flush(temporary)
-        _swap(temporary, path)
+        swap(temporary, path)
         flush(path.parent)
 
 
@@ -63,21 +63,6 @@ def _check_replaceable(path: Path, ours: tuple[str, ...]) -> None:
                 f"{path}: holds {name!r}, which is no part of such an export; "
                 "the folder is not replaced"
             )
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Rename `new` to `path`; what was there is put aside, then removed, or put back on failure."""
-    if not path.exists():
-        new.rename(path)
-        return
-    with beside(path) as old:
-        try:
-            path.rename(old)
-            new.rename(path)
-        except BaseException:
-            if old.exists() and not path.exists():
-                old.rename(path)
-            raise
 
 
 def curves(run: Run) -> list[Series]:
