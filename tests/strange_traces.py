@@ -6,7 +6,7 @@ from taskla.traces import Recorder, Trace
 
 __all__ = ["NASTY", "failed", "nasty"]
 
-#: HTML, formulas for Bokeh and matplotlib, and a sign that few fonts have.
+#: HTML, and formulas for Bokeh and matplotlib.
 NASTY = '</script><img src=x onerror="window.hit=1">$$\\[x\\]\'&amp;'
 
 

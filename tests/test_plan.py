@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import taskla as tla
-from taskla import TiledMatrix, distributions, engines
+from taskla import TiledMatrix, engines
 from taskla.distributions import Distribution, block_cyclic
 from taskla.plan import PLANNED, Row, graphs, plan
 from taskla.routines import ROUTINES, TYPES, problem
