@@ -65,7 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         page, simulated = Path(folder) / "page.html", Path(folder) / "simulated.trace"
         taskla("trace view", SAMPLES / "cholesky.trace", "-o", page)
-        screenshot(page, PICTURES / "page.png", "1300,1500")
+        screenshot(page, PICTURES / "page.png", "1300,1240")
         taskla("trace replay --policy prio --workers 8 -o", simulated, SAMPLES / "cholesky.trace")
         taskla("trace view", simulated, "-o", PICTURES / "replay.png")
 

@@ -247,7 +247,8 @@ def test_maps_of_matrices_against_a_loop_over_the_accesses(nt: int) -> None:
             continue
         row = int(np.flatnonzero(run.tasks["task"] == access["task"])[0])
         tile = int(access["matrix"]), int(access["i"]), int(access["j"])
-        seconds[tile] += run.durations[row]
+        of_task = run.accesses[run.accesses["task"] == access["task"]]
+        seconds[tile] += run.durations[row] / np.count_nonzero(of_task["mode"] != 1)
         if tile not in last or run.tasks["end"][row] >= run.tasks["end"][last[tile]]:
             last[tile] = row
     found = {}

@@ -64,7 +64,8 @@ class TileMap(NamedTuple):
     format : (t,) int64 array
         Code of the number format of the last write.
     seconds : (t,) float64 array
-        Sum of the durations of the tasks that wrote the tile.
+        Sum of the durations of the tasks that wrote the tile, each shared evenly by the tiles that
+        it wrote.
     tasks : (t,) int64 array
         Their count.
     """
@@ -85,20 +86,25 @@ def tile_maps(run: Run) -> list[TileMap]:
     """Return a map of each matrix that tasks wrote, scratch space left out."""
     accesses = run.accesses[run.accesses["mode"] != Access.R]
     rows = np.searchsorted(run.tasks["task"], accesses["task"])
+    written = np.bincount(rows, minlength=run.tasks.size)
+    # a fused task or a panel writes many tiles, and each of them took its part of the time
+    seconds = run.durations[rows] / written[rows]
     found = []
     for matrix in run.matrices:
         mine = accesses["matrix"] == matrix["code"]
         if mine.any() and not matrix["scratch"]:
-            found.append(_tile_map(run, matrix, accesses[mine], rows[mine]))
+            found.append(_tile_map(run, matrix, accesses[mine], rows[mine], seconds[mine]))
     return found
 
 
-def _tile_map(run: Run, matrix: dict[str, Any], writes: NDArray[Any], rows: Integers) -> TileMap:
+def _tile_map(
+    run: Run, matrix: dict[str, Any], writes: NDArray[Any], rows: Integers, seconds: Floats
+) -> TileMap:
     mt, nt = (-(-matrix[size] // matrix["nb"]) for size in ("m", "n"))
     tile = writes["i"].astype(np.int64) + writes["j"].astype(np.int64) * mt
     # by tile, and of a tile by the end of the task: the last of each is the last write
     order = np.lexsort((run.tasks["end"][rows], tile))
-    tile, rows, writes = tile[order], rows[order], writes[order]
+    tile, rows, writes, seconds = tile[order], rows[order], writes[order], seconds[order]
     tiles, which = np.unique(tile, return_inverse=True)
     last = np.append(np.flatnonzero(np.diff(tile)), tile.size - 1)
     return TileMap(
@@ -110,6 +116,6 @@ def _tile_map(run: Run, matrix: dict[str, Any], writes: NDArray[Any], rows: Inte
         rank=run.tasks["rank"][rows[last]].astype(np.int64),
         lane=run.lanes[rows[last]],
         format=writes["format"][last].astype(np.int64),
-        seconds=np.bincount(which, weights=run.durations[rows]).astype(np.float64),
+        seconds=np.bincount(which, weights=seconds).astype(np.float64),
         tasks=np.bincount(which),
     )
