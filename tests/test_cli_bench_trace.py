@@ -48,6 +48,9 @@ def test_every_counted_repeat_is_recorded_and_numbered(tmp_path: Path) -> None:
         assert (info["distribution"], info["grid"]) == ("2dbc", [1, 1])
         assert (info["precision"], info["compression"]) == ("fp64", "none")
         assert run_.tasks.size == info["tasks"]
+    # the graph is built anew for each repeat, and kept once for all
+    assert [run_.info["graph"] for run_ in trace.runs] == [0, 0, 0, 1, 1, 1]
+    assert len({run_.setting for run_ in trace.runs}) == 2
     # generation, warm-up and the checks are not in it
     assert {run_.program for run_ in trace.runs} == {"potrf"}
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ class _Tables:
         self._origin = origin
         self._kernels, self._formats, self._devices = _Codes(), _Codes(), _Codes(cpu=0)
         self._compressions, self._series = _Codes(none=0), _Codes()
-        self._graphs: dict[int, int] = {}  # identity of a graph -> its number
+        self._graphs: dict[bytes, int] = {}  # what a graph consists of -> its number
         self._matrices: list[dict[str, Any]] = []
         self._first_matrix: list[int] = []
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TABLES}
@@ -239,10 +240,13 @@ class _Tables:
     def _run(self, number: int, recording: Recording) -> dict[str, Any]:
         """Add the tables of one run; return what the header says of it."""
         graph, origin = recording.graph, self._origin
-        if id(graph) not in self._graphs:
-            self._add_graph(graph)
-        code = self._graphs[id(graph)]
-        self._parts["tasks"].append(self._tasks(number, recording))
+        # a repeat may have built its graph anew
+        key = _fingerprint(graph)
+        if key not in self._graphs:
+            self._graphs[key] = len(self._graphs)
+            self._add_graph(graph, self._graphs[key])
+        code = self._graphs[key]
+        self._parts["tasks"].append(self._tasks(number, recording, code))
         if recording.messages:
             self._parts["messages"].append(self._messages(number, recording, code))
         if recording.samples:
@@ -262,9 +266,7 @@ class _Tables:
             **recording.info,
         }
 
-    def _add_graph(self, graph: TaskGraph) -> None:
-        code = len(self._graphs)
-        self._graphs[id(graph)] = code
+    def _add_graph(self, graph: TaskGraph, code: int) -> None:
         self._first_matrix.append(len(self._matrices))
         for grid in graph.grids:
             about = {name: getattr(grid, name) for name in ("name", "m", "n", "nb", "scratch")}
@@ -285,7 +287,7 @@ class _Tables:
         edges["graph"], edges["source"], edges["target"] = code, source, target
         self._parts["edges"].append(edges)
 
-    def _tasks(self, number: int, recording: Recording) -> NDArray[Any]:
+    def _tasks(self, number: int, recording: Recording, code: int) -> NDArray[Any]:
         graph, ran = recording.graph, recording.ran
         tasks = np.zeros(graph.n, dtype_of("tasks"))
         kinds = graph.kinds
@@ -296,7 +298,7 @@ class _Tables:
         }
         for name, codes in per_kind.items():
             tasks[name] = np.array(codes, dtype=np.int16)[graph.kind]
-        self._place(tasks, graph)
+        self._place(tasks, graph, self._first_matrix[code])
         tasks["run"], tasks["task"], tasks["k"] = number, np.arange(graph.n), graph.iteration
         tasks["rank"], tasks["worker"] = recording.rank, recording.worker
         tasks["flops"], tasks["priority"] = graph.flops(), graph.priorities()
@@ -315,9 +317,8 @@ class _Tables:
         tasks["ready"] = ready
         return tasks[ran]
 
-    def _place(self, tasks: NDArray[Any], graph: TaskGraph) -> None:
+    def _place(self, tasks: NDArray[Any], graph: TaskGraph, first_matrix: int) -> None:
         """Fill in the tile that each task writes first, or reads first if it writes none."""
-        first_matrix = self._first_matrix[self._graphs[id(graph)]]
         task = graph.task_of_access
         tile = graph.tiles[graph.indptr[:-1]].copy()
         writing = np.flatnonzero(graph.modes != Access.R)[::-1]
@@ -338,6 +339,14 @@ class _Tables:
         messages["start"] -= self._origin
         messages["end"] -= self._origin
         return messages
+
+
+def _fingerprint(graph: TaskGraph) -> bytes:
+    """Return what is the same for two graphs exactly if they consist of the same."""
+    digest = blake2b(repr((graph.grids, graph.kinds, graph.name)).encode())
+    for array in (graph.kind, graph.indptr, graph.tiles, graph.operand, graph.modes):
+        digest.update(array.tobytes())
+    return digest.digest()
 
 
 def _command() -> list[str]:
