@@ -32,7 +32,7 @@ class Distribution:
         ``owner(i, j)`` with two integer arrays of one shape returns the array of their ranks.
     slices : int
         Groups of equally many ranks that take the steps of an algorithm in turn: 1 for all but the
-        2.5D maps.
+        2.5D maps. Slice s has the ranks from s ranks / slices on.
 
     Examples
     --------
@@ -58,6 +58,15 @@ class Distribution:
     def slice(self, k: ArrayLike) -> Ranks:
         """Return the slices whose ranks do the updates of steps k."""
         return np.asarray(k, dtype=np.intp) % self.slices
+
+    def contributor(self, i: ArrayLike, j: ArrayLike, k: ArrayLike) -> Ranks:
+        """Return the ranks that update tiles (i, j) in steps k: those of the owners, on k's slice.
+
+        A step of -1 belongs to no slice in particular; the owner does it.
+        """
+        owner, step = self(i, j), np.asarray(k, dtype=np.intp)
+        each = self.ranks // self.slices
+        return np.asarray(np.where(step < 0, owner, owner % each + each * self.slice(step)))
 
 
 def rank_count(ranks: Any) -> int:

@@ -1,8 +1,10 @@
 """Record the sample traces and draw the pictures that the documentation shows.
 
+Those of traces are drawn from `traces/samples`, those of distributions from counts.
+
     python docs/pictures.py [--record]
 
-Pictures are drawn from `traces/samples`. With --record these are recorded anew first, on this
+With --record the samples are recorded anew first, on this
 machine: Cholesky factorisations by two policies and an LU factorisation, several repeats each.
 Needs the extra viz, and Chromium for the picture of a page.
 """
@@ -53,6 +55,42 @@ def screenshot(page: Path, picture: Path, size: str) -> None:
     )
 
 
+def volumes(picture: Path, tiles: int = 114, most: int = 57) -> None:
+    """Draw the messages of a Cholesky factorisation for numbers of ranks up to `most`."""
+    from matplotlib.figure import Figure
+
+    from taskla.plan import plan
+
+    counted: dict[str, list[tuple[int, float]]] = {}
+    for ranks in range(2, most + 1):
+        for row in plan("potrf", tiles, nb=1, ranks=ranks, dist="all"):
+            if row.slices == 1 and row.dist not in ("row", "col"):
+                scale = tiles * (tiles + 1) / 2 * ranks**0.5
+                counted.setdefault(row.dist, []).append((ranks, row.messages / scale))
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, colour, mark in (
+        ("2dbc", "#999999", "-"),
+        ("g2dbc", "#0072b2", "-"),
+        ("gcrm", "#009e73", "-"),
+        ("sbc", "#d55e00", "o"),
+        ("sbc-basic", "#e69f00", "s"),
+        ("tbc", "#cc79a7", "D"),
+    ):
+        points = sorted(counted[name])
+        axes.plot(*zip(*points, strict=True), mark, color=colour, label=name, markersize=5)
+    for height, name in ((2, "2"), (2**0.5, r"$\sqrt{2}$"), (1, "1")):
+        axes.axhline(height, color="#333333", linewidth=0.6, linestyle=":")
+        axes.annotate(name, (most + 0.7, height), va="center", fontsize=9)
+    axes.set_ylim(0, 3.2)
+    axes.set_xlim(1, most + 3)
+    axes.set_xlabel("ranks P")
+    axes.set_ylabel(r"messages / ($\frac{1}{2}N(N+1)\,\sqrt{P}$)")
+    axes.set_title(f"Cholesky factorisation of N x N tiles, N = {tiles}", fontsize=10)
+    axes.legend(ncols=3, fontsize=9)
+    figure.savefig(picture, dpi=150)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -62,6 +100,8 @@ def main() -> None:
             taskla(f"{command} --trace", SAMPLES / f"{name}.trace")
     for name in ("cholesky", "lu"):
         taskla("trace view", SAMPLES / f"{name}.trace", "-o", PICTURES / f"{name}.png")
+    taskla("distributions show sbc --ranks 10 --tiles 15 -o", PICTURES / "sbc.png")
+    volumes(PICTURES / "volumes.png")
     with tempfile.TemporaryDirectory() as folder:
         page, simulated = Path(folder) / "page.html", Path(folder) / "simulated.trace"
         taskla("trace view", SAMPLES / "cholesky.trace", "-o", page)

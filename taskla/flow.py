@@ -113,6 +113,7 @@ class TaskFlow(BlasCalls):
         compression: str | None = None,
         accumulate: bool = False,
         distinct: bool = False,
+        at: Tiles | None = None,
     ) -> None:
         """Submit an operation on every tile of the operands, broadcast against one another.
 
@@ -135,6 +136,9 @@ class TaskFlow(BlasCalls):
         distinct : bool, default False
             Refuse a task in which a tile that is written is another operand as well. The methods
             named after the routines do: BLAS forbids it.
+        at : Tiles, optional
+            Run each task on the rank that owns this tile, broadcast like an operand. Default: on
+            the one that owns what it writes.
 
         Raises
         ------
@@ -157,12 +161,16 @@ class TaskFlow(BlasCalls):
                 f"{operation} takes operands of one data type, not "
                 + ", ".join(f"{o!r} of {o.dtype}" for o in operands)
             )
-        shape = np.broadcast_shapes(*(o.shape for o in operands))
+        placed = operands if at is None else (*operands, at)
+        shape = np.broadcast_shapes(*(o.shape for o in placed))
         if 0 in shape:
             return
-        tiles, operand = _rows(operands, shape)
+        tiles, operand = _rows(placed, shape)
         if not tiles.size:
             return
+        where = None
+        if at is not None:
+            where, tiles, operand = tiles[:, -1], tiles[:, :-1], operand[:-1]
         if distinct:
             _require_distinct(definition, operands, tiles, operand)
         writes = [o for o, mode in zip(operands, definition.modes, strict=True) if mode != Access.R]
@@ -170,7 +178,7 @@ class TaskFlow(BlasCalls):
         kind = Kind(operation, params, dtype, precision, compression)
         number = self._kinds.setdefault(kind, len(self._kinds))
         modes = _adding(definition, params) if accumulate else definition.modes
-        self._calls.append(_Call(number, tiles, operand, modes, priority, self._iteration))
+        self._calls.append(_Call(number, tiles, operand, modes, priority, self._iteration, where))
         self._tasks += len(tiles)
 
     def __len__(self) -> int:
@@ -203,7 +211,18 @@ class TaskFlow(BlasCalls):
             priority=priority,
             iterations=np.array([call.iteration for call in calls], dtype=np.int32),
             name=name,
+            at=self._places(),
         )
+
+    def _places(self) -> NDArray[np.int32] | None:
+        """The tile at whose owner each task runs, -1 by default; None if no call says so."""
+        if all(call.at is None for call in self._calls):
+            return None
+        places = [
+            np.full(len(call.tiles), -1, np.int32) if call.at is None else call.at
+            for call in self._calls
+        ]
+        return np.concatenate(places)
 
 
 # Kernels are bound for the type of what they write, and take all operands to have it.
@@ -219,6 +238,7 @@ class _Call(NamedTuple):
     modes: tuple[Access, ...]
     priority: float | None
     iteration: int
+    at: NDArray[np.int32] | None
 
 
 def _adding(operation: Operation, params: tuple[Any, ...]) -> tuple[Access, ...]:

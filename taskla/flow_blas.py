@@ -27,7 +27,8 @@ class BlasCalls(ABC):
     """The routines; `taskla.flow.TaskFlow` says what submission means.
 
     Every method takes the keywords of `submit` (``priority``, ``precision``, ``compression``,
-    ``accumulate``), and raises its errors, and `ValueError` for a letter that is not allowed.
+    ``accumulate``, ``at``) and raises its errors, and `ValueError` for a letter that is not
+    allowed.
     """
 
     @abstractmethod
@@ -41,6 +42,7 @@ class BlasCalls(ABC):
         compression: str | None = None,
         accumulate: bool = False,
         distinct: bool = False,
+        at: Tiles | None = None,
     ) -> None:
         """Submit an operation on every tile of the operands."""
 

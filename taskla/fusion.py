@@ -74,6 +74,7 @@ def fuse(graph: TaskGraph, width: int) -> TaskGraph:
         flops=np.add.reduceat(graph.flops(), starts),
         iterations=graph.iterations,
         name=graph.name,
+        at=None if graph.at is None else graph.at[starts],
     )
 
 

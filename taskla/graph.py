@@ -131,6 +131,8 @@ class TaskGraph:
         Step of the algorithm's loop that each call belongs to; -1, the default, for none.
     name : str, default ""
         The algorithm, for traces.
+    at : (n,) int32 array, optional
+        Tile at whose owner each task runs; -1, the default, for the one that it writes first.
     successors : Successors, optional
         Default: what the accesses imply. Of others' traces the edges may be all that is known.
     """
@@ -150,6 +152,7 @@ class TaskGraph:
         flops: NDArray[np.float64] | None = None,
         iterations: NDArray[np.int32] | None = None,
         name: str = "",
+        at: NDArray[np.int32] | None = None,
         successors: dependencies.Successors | None = None,
     ) -> None:
         self.grids = tuple(grids)
@@ -167,6 +170,7 @@ class TaskGraph:
             np.full(len(calls) - 1, -1, np.int32) if iterations is None else iterations
         )
         self.name = name
+        self.at = at
         self._successors = successors
 
     @property
@@ -208,7 +212,7 @@ class TaskGraph:
         """Bytes of the arrays held, derived ones included once they are there."""
         held: list[NDArray[Any]] = [self.kind, self.indptr, self.calls]
         held += [self.tiles, self.operand, self.modes]
-        held += [a for a in (self.priority, self._multiplicity) if a is not None]
+        held += [a for a in (self.priority, self._multiplicity, self.at) if a is not None]
         if "successors" in self.__dict__:
             held += [self.succ_ptr, self.succ, self.indegree]
         return sum(array.nbytes for array in held)
@@ -264,6 +268,22 @@ class TaskGraph:
     def versions(self) -> NDArray[np.int64]:
         """(a,) Number of the tile version that each access finds."""
         return dependencies.versions(self.tiles, self.modes)
+
+    @cached_property
+    def first_written(self) -> NDArray[np.int32]:
+        """(n,) The tile that each task writes first, or reads first if it writes none."""
+        result = self.tiles[self.indptr[:-1]]
+        writing = np.flatnonzero(self.modes != Access.R)[::-1]
+        # of several assignments to one task the last stays: its first write
+        result[self.task_of_access[writing]] = self.tiles[writing]
+        return result
+
+    @property
+    def place(self) -> NDArray[np.int32]:
+        """(n,) The tile at whose owner each task runs."""
+        if self.at is None:
+            return self.first_written
+        return np.where(self.at < 0, self.first_written, self.at)
 
     # -- what tasks are ----------------------------------------------------------------------------
 

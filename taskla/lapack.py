@@ -86,7 +86,10 @@ def potrf(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
     LAPACK dpotrf.
     """
     square(A=A)
-    run(_potrf.potrf, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    params: tuple[str | int, ...] = (stored_triangle(A, uplo),)
+    if A.slices > 1:
+        params += (A.slices,)
+    run(_potrf.potrf, [A], layouts(("A",), A=A), params)
     return A
 
 

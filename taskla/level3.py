@@ -8,6 +8,7 @@ from typing import Any
 from taskla.algorithms import (
     gemm as _gemm,
     symm as _symm,
+    symm_a as _symm_a,
     syrk as _syrk,
     trmm as _trmm,
     trsm as _trsm,
@@ -28,9 +29,17 @@ def _op_shape(trans: str, X: TiledMatrix) -> tuple[int, int]:
 
 
 def _gemm_program(
-    flow: TaskFlow, A: Tiles, B: Tiles, C: Tiles, transa: str, transb: str, alpha: Any, beta: Any
+    flow: TaskFlow,
+    A: Tiles,
+    B: Tiles,
+    C: Tiles,
+    transa: str,
+    transb: str,
+    alpha: Any,
+    beta: Any,
+    stationary: str = "C",
 ) -> None:
-    _gemm.gemm(flow, _op(transa, A), _op(transb, B), C, alpha, beta)
+    _gemm.gemm(flow, _op(transa, A), _op(transb, B), C, alpha, beta, stationary)
 
 
 def gemm(
@@ -42,6 +51,7 @@ def gemm(
     *,
     transa: str = "N",
     transb: str = "N",
+    stationary: str = "C",
 ) -> TiledMatrix:
     """C := alpha op(A) op(B) + beta C. Returns C.
 
@@ -51,17 +61,20 @@ def gemm(
     A, B, C : TiledMatrix
         op(A) is (m, k), op(B) (k, n) and C (m, n).
     transa, transb : {"N", "T", "C"}
+    stationary : {"C", "A", "B"}
+        The matrix whose tiles stay on their ranks; with A or B, C is summed up from partial sums.
 
     References
     ----------
     BLAS dgemm.
     """
+    stationary = choice("stationary", stationary, "CAB")
     transa, transb = choice("transa", transa, "NTC"), choice("transb", transb, "NTC")
     full(A=A, B=B, C=C)
     (m, k), (_, n) = _op_shape(transa, A), _op_shape(transb, B)
     match("(as op(A) op(B) asks)", (k, n) if transb == "N" else (n, k), B=B)
     match("(rows as op(A), columns as op(B))", (m, n), C=C)
-    params = (transa, transb, scalar(alpha, C), scalar(beta, C))
+    params = (transa, transb, scalar(alpha, C), scalar(beta, C), stationary)
     run(_gemm_program, [A, B, C], layouts(("C",), A=A, B=B, C=C), params)
     return C
 
@@ -74,16 +87,20 @@ def symm(
     B: TiledMatrix,
     beta: Any,
     C: TiledMatrix,
+    *,
+    stationary: str = "C",
 ) -> TiledMatrix:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A symmetric. Returns C.
 
-    Only the triangle `uplo` of A is read.
+    Only the triangle `uplo` of A is read. `stationary` is the matrix whose tiles stay on their
+    ranks, "C" or "A"; with A, C is summed up from partial sums.
 
     References
     ----------
     BLAS dsymm.
     """
-    return _symmetric(_symm.symm, side, uplo, alpha, A, B, beta, C)
+    program = {"C": _symm.symm, "A": _symm_a.symm_a}[choice("stationary", stationary, "CA")]
+    return _symmetric(program, side, uplo, alpha, A, B, beta, C)
 
 
 def hemm(
@@ -94,14 +111,19 @@ def hemm(
     B: TiledMatrix,
     beta: Any,
     C: TiledMatrix,
+    *,
+    stationary: str = "C",
 ) -> TiledMatrix:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A Hermitian. Returns C.
+
+    `stationary` is that of `symm`.
 
     References
     ----------
     BLAS zhemm.
     """
-    return _symmetric(_symm.hemm, side, uplo, alpha, A, B, beta, C)
+    program = {"C": _symm.hemm, "A": _symm_a.hemm_a}[choice("stationary", stationary, "CA")]
+    return _symmetric(program, side, uplo, alpha, A, B, beta, C)
 
 
 def _symmetric(

@@ -350,6 +350,11 @@ class TiledMatrix:
         return np.zeros((self.mt, self.nt), np.intp)
 
     @property
+    def slices(self) -> int:
+        """Groups of ranks that take the steps of an algorithm in turn: 1, as there is one rank."""
+        return 1
+
+    @property
     def lr_rank_map(self) -> NDArray[np.intp]:
         """The tiles' numerical ranks, shape (mt, nt): -1, as all tiles are dense; a new array."""
         return np.full((self.mt, self.nt), -1, np.intp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +20,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout
 from taskla.routines import ROUTINES, Operand, Problem, problem, refuse_too_many_tasks
 from taskla.tile import Tile
-from taskla.volume import Volume, Volumes
+from taskla.volume import Volumes
 
 __all__ = ["PLANNED", "Row", "graphs", "plan"]
 
@@ -43,9 +44,9 @@ class Row:
     pivot : str or None
         For LU.
     stationary : str or None
-        For the products: the matrix that stays where it is.
+        For gemm, symm and hemm: the matrix that stays where it is.
     slices : int
-        Copies of the matrix that work on updates in turn: 1.
+        Groups of ranks that do the updates of steps in turn: 1 but for 2.5D distributions.
     tasks, tasks_run : int
         Tile tasks, and tasks after the fusion that the threads engine does on one rank.
     flops : float
@@ -95,9 +96,13 @@ def plan(
     grid: tuple[int, int] | None = None,
     nb: int | None = None,
     dtype: str = "d",
+    slices: int | None = None,
     **options: Any,
 ) -> list[Row]:
     """Count the cost of a routine under one or more distributions, best first.
+
+    All matrices have the distribution, with two exceptions: one that is a single tile wide goes row
+    by row, and B and C of an A-stationary symm or hemm are where A's diagonal tiles are.
 
     Parameters
     ----------
@@ -109,13 +114,15 @@ def plan(
         Number of ranks. Default: what `grid` has, else 1.
     dist : str, Distribution or sequence of these, default "2dbc"
         Distributions, by name or as objects; "all", anywhere, is all that `distributions.available`
-        lists and that exist for so many ranks, but for the 2.5D ones.
+        lists and that exist for so many ranks; the 2.5D ones for potrf only.
     grid : (int, int), optional
         For the distribution; of several, for "2dbc" only.
     nb : int, optional
         Tile size. Default: that of `taskla.matrix_layout.choose_nb` for a worker a rank.
     dtype : str, default "d"
         LAPACK's letter or NumPy's name of the data type.
+    slices : int, optional
+        Of the 2.5D distributions. Default: as many as cost least.
     **options
         As for `taskla.routines.problem`. The default of ``pivot`` is "partial" on one rank, and
         "none" for getrf on more.
@@ -140,39 +147,95 @@ def plan(
     """
     if op in ROUTINES and op not in PLANNED:
         raise ValueError(f"{op} cannot be planned; there are {', '.join(PLANNED)}")
-    maps = _maps(dist, ranks, grid)
+    maps = _maps(dist, ranks, grid, slices, sliced=op == "potrf")
     ranks = max(map_.ranks for map_ in maps)
     if op == "getrf" and ranks > 1 and options.get("pivot") is None:
         options["pivot"] = "none"
     p = problem(op, n, nb, dtype, workers=ranks, **options)
     refuse_too_many_tasks(p)
-    parts = graphs(p)
-    if ranks > 1:
-        _refuse_interchanges(p, ranks, parts)
-    run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
-    counts = [Volumes(part) for part in parts]
-    fixed: dict[str, Any] = {
-        "op": op,
-        "type": p.type,
-        "n": n,
-        "nb": p.nb,
-        "pivot": p.pivot if "pivot" in p.routine.options else None,
-        "stationary": "C" if any(operand.name == "C" for operand in p.operands) else None,
-        "slices": 1,
-        "tasks": sum(part.n for part in parts),
-        "tasks_run": sum(part.n for part in run),
-        "flops": sum(float(part.flops().sum()) for part in parts),
-        "pivot_messages": 0,
-        "critical_path": sum(int(part.critical_path()) for part in parts),
-    }
-    rows = [_row(fixed, map_, [count.under(map_) for count in counts]) for map_ in maps]
+    counters: dict[bool, _Counter] = {}
+    rows = []
+    for map_ in maps:
+        sums = map_.slices > 1
+        if sums not in counters:
+            counters[sums] = _Counter(p, ranks, map_.slices)
+        rows.append(counters[sums].row(map_))
     return sorted(rows, key=lambda row: (row.messages, row.bytes, row.imbalance))
+
+
+class _Counter:
+    """Counts one problem; its graph is the same under all distributions, or all with slices."""
+
+    def __init__(self, p: Problem, ranks: int, slices: int) -> None:
+        self._problem = p
+        parts = graphs(p, slices)
+        if ranks > 1:
+            _refuse_interchanges(p, ranks, parts)
+        run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
+        self._counts = [Volumes(part) for part in parts]
+        options = p.routine.options
+        self._fixed: dict[str, Any] = {
+            "op": p.op,
+            "type": p.type,
+            "n": p.n,
+            "nb": p.nb,
+            "pivot": p.pivot if "pivot" in options else None,
+            "stationary": p.stationary if "stationary" in options else None,
+            "tasks": sum(part.n for part in parts),
+            "tasks_run": sum(part.n for part in run),
+            "flops": sum(float(part.flops().sum()) for part in parts),
+            "pivot_messages": 0,
+            "critical_path": sum(int(part.critical_path()) for part in parts),
+        }
+
+    def row(self, map_: Distribution) -> Row:
+        """Count under one distribution."""
+        others = _others(self._problem, map_)
+        volumes = [count.under(map_, others) for count in self._counts]
+        # the parts of one routine work on the same matrices
+        flops = np.sum([volume.flops for volume in volumes], axis=0)
+        sent = np.sum([volume.sent for volume in volumes], axis=0)
+        mean = self._fixed["flops"] / map_.ranks
+        return Row(
+            **self._fixed,
+            slices=map_.slices,
+            ranks=map_.ranks,
+            grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
+            dist=map_.name,
+            messages=int(sent.sum()),
+            bytes=sum(volume.bytes for volume in volumes),
+            max_messages=int(sent.max()),
+            imbalance=float(flops.max() / mean) if mean else 1.0,
+            bytes_per_rank=max(int(volume.memory.max()) for volume in volumes),
+        )
+
+
+def _others(p: Problem, map_: Distribution) -> dict[str, Distribution]:
+    """Return the distributions of matrices that have another one than A."""
+    diagonal = "stationary" in p.routine.options and p.op != "gemm" and p.stationary == "A"
+    found = {}
+    for operand in p.operands[1:]:
+        if diagonal:
+            # a tile row (column) k is where A's row and column k meet
+            along = 0 if p.side == "L" else 1
+            found[operand.name] = distributions.from_function(
+                partial(_on_diagonal, map_, along), map_.ranks
+            )
+        elif operand.n <= p.nb < operand.m:
+            found[operand.name] = distributions.row_cyclic(map_.ranks)
+    return found
+
+
+def _on_diagonal(map_: Distribution, along: int, *indices: Any) -> Any:
+    return map_(indices[along], indices[along])
 
 
 def _maps(
     dist: str | Distribution | Sequence[str | Distribution],
     ranks: int | None,
     grid: tuple[int, int] | None,
+    slices: int | None,
+    sliced: bool,
 ) -> list[Distribution]:
     chosen = [dist] if isinstance(dist, str | Distribution) else list(dist)
     if not chosen:
@@ -183,23 +246,21 @@ def _maps(
     maps: dict[str, Distribution] = {}
     for name in chosen:
         for one in distributions.available() if name == "all" else [name]:
-            given = grid if alone or one == "2dbc" else None
             try:
-                map_ = (
-                    one if isinstance(one, Distribution) else distributions.get(one, ranks, given)
-                )
+                map_ = one
+                if not isinstance(one, Distribution):
+                    shape = grid if alone or one == "2dbc" else None
+                    cut = slices if alone or one.startswith("2.5d") else None
+                    map_ = distributions.get(one, ranks, shape, cut)
             except ValueError:
                 # of all that there are, some exist for certain numbers of ranks only
                 if name == "all":
                     continue
                 raise
-            if map_.slices == 1:
+            if map_.slices == 1 or sliced:
                 maps.setdefault(str(one), map_)
             elif name != "all":
-                raise ValueError(
-                    f"dist is {map_.name!r}, whose {map_.slices} slices add up partial sums: it "
-                    "cannot be planned"
-                )
+                raise ValueError(f"dist is {map_.name!r}; a 2.5D distribution is for potrf")
     return list(maps.values())
 
 
@@ -211,31 +272,13 @@ def _refuse_interchanges(p: Problem, ranks: int, parts: Iterable[TaskGraph]) -> 
         )
 
 
-def _row(fixed: dict[str, Any], map_: Distribution, volumes: Sequence[Volume]) -> Row:
-    # the parts of one routine work on the same matrices
-    flops = np.sum([volume.flops for volume in volumes], axis=0)
-    sent = np.sum([volume.sent for volume in volumes], axis=0)
-    mean = fixed["flops"] / map_.ranks
-    return Row(
-        **fixed,
-        ranks=map_.ranks,
-        grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
-        dist=map_.name,
-        messages=int(sent.sum()),
-        bytes=sum(volume.bytes for volume in volumes),
-        max_messages=int(sent.max()),
-        imbalance=float(flops.max() / mean) if mean else 1.0,
-        bytes_per_rank=max(int(volume.memory.max()) for volume in volumes),
-    )
-
-
 # -- the graph of a call ---------------------------------------------------------------------------
 
 
 class _Outline(TiledMatrix):
     """A matrix without memory: all that a graph is built from."""
 
-    def __init__(self, operand: Operand, p: Problem) -> None:
+    def __init__(self, operand: Operand, p: Problem, slices: int = 1) -> None:
         layout = Layout(operand.m, operand.n, p.nb, operand.uplo)
         self.layout = layout
         self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
@@ -243,6 +286,12 @@ class _Outline(TiledMatrix):
         self.mt, self.nt = layout.mt, layout.nt
         self.dtype = p.dtype
         self.writeable = True
+        self._slices = slices
+
+    @property
+    def slices(self) -> int:
+        """Those of the distribution."""
+        return self._slices
 
     def tile(self, i: int, j: int) -> Tile:
         """Return an identity: gesv looks for zeros on the diagonal of U."""
@@ -271,15 +320,17 @@ class _Notes(Engine):
         raise NotImplementedError("a plan computes nothing")
 
 
-def graphs(p: Problem) -> list[TaskGraph]:
+def graphs(p: Problem, slices: int = 1) -> list[TaskGraph]:
     """Return the task graphs that a routine runs, one after the other; usually one.
 
     Parameters
     ----------
     p : Problem
         From `taskla.routines.problem`.
+    slices : int, default 1
+        Of the distribution.
     """
-    outlines = [_Outline(operand, p) for operand in p.operands]
+    outlines = [_Outline(operand, p, slices) for operand in p.operands]
     with _Notes():
         given = p.routine.prepare(p, outlines) if p.routine.prepare else None
     with _Notes() as notes:

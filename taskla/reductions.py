@@ -124,4 +124,5 @@ def _insert(
         else column(graph.priority, [graph.priority[t.at] for t in inserted])[order],
         iterations=iteration[starts],
         name=graph.name,
+        at=None if graph.at is None else column(graph.at, [-1] * len(inserted))[order],
     )

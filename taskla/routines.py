@@ -64,6 +64,7 @@ class Problem:
         BLAS's letters.
     pivot : {"partial", "tournament", "none"}
     norm : {"M", "1", "I", "F"}
+    stationary : {"C", "A", "B"}
     """
 
     op: str
@@ -81,6 +82,7 @@ class Problem:
     diag: str = "N"
     pivot: str = "partial"
     norm: str = "1"
+    stationary: str = "C"
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -292,11 +294,14 @@ def _gesv(p: Problem, matrices: Matrices, given: Any) -> Any:
 
 def _gemm(p: Problem, matrices: Matrices, given: Any) -> Any:
     A, B, C = matrices
-    return lapack.gemm(ALPHA, A, B, BETA, C, transa=p.transa, transb=p.transb)
+    letters = {"transa": p.transa, "transb": p.transb, "stationary": p.stationary}
+    return lapack.gemm(ALPHA, A, B, BETA, C, **letters)
 
 
 def _symm(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
-    return lambda p, X, _: routine(p.side, p.uplo, ALPHA, X[0], X[1], BETA, X[2])
+    return lambda p, X, _: routine(
+        p.side, p.uplo, ALPHA, X[0], X[1], BETA, X[2], stationary=p.stationary
+    )
 
 
 def _rank_k(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
@@ -395,9 +400,13 @@ ROUTINES: dict[str, Routine] = {
         _factor_lu,
     ),
     "gesv": _routine("nrhs pivot", _lu_with_rhs, _gesv, lambda p: [*_getrf_cost(p), *_solves(p)]),
-    "gemm": _routine("m k transa transb", _gemm_operands, _gemm, _gemm_cost),
-    "symm": _routine("m side uplo", _symm_operands("symmetric"), _symm(lapack.symm), _symm_cost),
-    "hemm": _routine("m side uplo", _symm_operands("hermitian"), _symm(lapack.hemm), _symm_cost),
+    "gemm": _routine("m k transa transb stationary", _gemm_operands, _gemm, _gemm_cost),
+    "symm": _routine(
+        "m side uplo stationary", _symm_operands("symmetric"), _symm(lapack.symm), _symm_cost
+    ),
+    "hemm": _routine(
+        "m side uplo stationary", _symm_operands("hermitian"), _symm(lapack.hemm), _symm_cost
+    ),
     "syrk": _routine(
         "k uplo trans", _rank_k_operands("symmetric"), _rank_k(lapack.syrk), _rank_k_cost
     ),

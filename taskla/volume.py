@@ -1,9 +1,13 @@
 """What a task graph costs under a distribution: messages, bytes, balance, memory. Nothing runs.
 
-The owner computes: a task runs on the rank that owns the tile it writes (of several, the first). A
-message brings one version of one tile to one rank other than the one that made it, once, however
-many tasks read it there; what a tile holds at first is made by its owner. A broadcast along a tree
-sends as many messages, only from other ranks.
+The owner computes: a task runs on the rank that owns the tile it writes (of several, the first), or
+the one that the program names. A message brings one version of one tile to one rank other than the
+one that made it, once, however many tasks read it there; what a tile holds at first is made by its
+owner. A broadcast along a tree sends as many messages, only from other ranks.
+
+Commutative contributions to a tile (REDUX) are added up on each rank that makes some. Each of these
+ranks but the owner sends its partial sum, whole or along a tree, and the owner has the version that
+follows. Under a 2.5D distribution contributions of step k are made on the slice of k.
 
 References
 ----------
@@ -13,7 +17,7 @@ communications leads to faster dense Cholesky factorization", SC'22, section III
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
-from taskla.graph import TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 
 __all__ = ["Volume", "Volumes"]
 
 Int64 = NDArray[np.int64]
-PerTile = Callable[[Any, Any], Any]
+PerTile = Callable[[Grid, Any], Any]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Volume:
     flops : (ranks,) float64 array
         Floating-point operations of each rank's tasks.
     memory : (ranks,) int64 array
-        Bytes of the tiles that each rank owns, of those that tasks use.
+        Bytes of the tiles that each rank owns, of those that tasks use, and of its partial sums.
     """
 
     sent: Int64
@@ -71,13 +75,23 @@ class _Reads(NamedTuple):
     """The accesses that need what a tile holds, sorted by tile and then submission.
 
     ``version`` is where in that order the version was written, or ``-1 - tile`` for what the tile
-    holds at first; two reads have the same number exactly if they find the same version.
+    holds at first; two reads have the same number exactly if they find the same version. ``writer``
+    is the task that wrote it; ``summed`` tells versions that contributions were added up to.
     """
 
     version: Int64
     tile: NDArray[np.int32]
     reader: NDArray[np.int32]
     writer: NDArray[np.int32]
+    summed: NDArray[np.bool_]
+
+
+class _Sums(NamedTuple):
+    """The contributions: the run of them that each belongs to, its tile, its task."""
+
+    run: Int64
+    tile: NDArray[np.int32]
+    task: NDArray[np.int32]
 
 
 class Volumes:
@@ -86,12 +100,7 @@ class Volumes:
     Parameters
     ----------
     graph : TaskGraph
-        Without commutative contributions (REDUX): they need not run where the tile is.
-
-    Raises
-    ------
-    ValueError
-        If the graph has such contributions.
+        As algorithms make it, with contributions as such.
 
     Examples
     --------
@@ -104,15 +113,10 @@ class Volumes:
     """
 
     def __init__(self, graph: TaskGraph) -> None:
-        if (graph.modes == Access.REDUX).any():
-            raise ValueError(
-                "the graph has commutative contributions (REDUX), and where they run is not "
-                "settled by the owners of tiles"
-            )
         self._graph = graph
-        task = graph.task_of_access
-        self._reads = _reads(graph, task)
-        self._place = _first_written(graph, task)
+        self._reads, self._sums = _accesses(graph)
+        self._contributes = np.zeros(graph.n, dtype=np.bool_)
+        self._contributes[self._sums.task] = True
         self._size = self._per_tile(
             np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.dtype.itemsize
         )
@@ -120,37 +124,87 @@ class Volumes:
         self._used = np.zeros(graph.tile_count, dtype=np.bool_)
         self._used[graph.tiles] = True
 
-    def under(self, distribution: Distribution) -> Volume:
-        """Count under one distribution, which all matrices of the graph have.
+    def under(
+        self, distribution: Distribution, others: Mapping[str, Distribution] | None = None
+    ) -> Volume:
+        """Count under a distribution.
+
+        Parameters
+        ----------
+        distribution : Distribution
+        others : mapping of str to Distribution, optional
+            For matrices, by name, that have another one on as many ranks.
 
         Raises
         ------
         ValueError
-            If the distribution gives a rank that is out of range.
+            If a distribution gives a rank that is out of range, or has another number of ranks.
         """
         ranks, reads = distribution.ranks, self._reads
-        owner = self._per_tile(np.int64, lambda grid, tiles: distribution(*grid.coordinates(tiles)))
+        maps = dict(others or {})
+        for name, other in maps.items():
+            if other.ranks != ranks:
+                raise ValueError(
+                    f"{name} is on {other.ranks} ranks and the other matrices on {ranks}"
+                )
+        owner = self._per_tile(
+            np.int64,
+            lambda grid, tiles: maps.get(grid.name, distribution)(*grid.coordinates(tiles)),
+        )
         if owner.size and not 0 <= owner.min() <= owner.max() < ranks:
             raise ValueError(
                 f"distribution {distribution.name!r} gives ranks from {owner.min()} to "
                 f"{owner.max()}; allowed: 0 to {ranks - 1}"
             )
-        place = owner[self._place]
-        initial = reads.version < 0
-        source = np.where(initial, owner[reads.tile], place[reads.writer])
+        place = self._places(distribution, owner)
+        home = reads.summed | (reads.version < 0)
+        source = np.where(home, owner[reads.tile], place[np.maximum(reads.writer, 0)])
         target = place[reads.reader]
         away = np.flatnonzero(source != target)
         key = (reads.version[away] + self._graph.tile_count) * ranks + target[away]
         sent = away[np.unique(key, return_index=True)[1]]
-        matrix = np.bincount(self._matrix[reads.tile[sent]], minlength=len(self._graph.grids))
+        partial, contributor, root = self._partial_sums(owner, place, ranks)
+        tile = np.concatenate([reads.tile[sent], partial])
+        matrix = np.bincount(self._matrix[tile], minlength=len(self._graph.grids))
         names = [grid.name for grid in self._graph.grids]
+        memory = np.bincount(owner[self._used], self._size[self._used], ranks)
+        memory += self._sum_memory(partial, contributor, ranks)
         return Volume(
-            sent=np.bincount(source[sent], minlength=ranks),
-            received=np.bincount(target[sent], minlength=ranks),
-            bytes=int(self._size[reads.tile[sent]].sum()),
+            sent=np.bincount(np.concatenate([source[sent], contributor]), minlength=ranks),
+            received=np.bincount(np.concatenate([target[sent], root]), minlength=ranks),
+            bytes=int(self._size[tile].sum()),
             by_matrix=dict(zip(names, matrix.tolist(), strict=True)),
             flops=np.bincount(place, self._graph.flops(), ranks).astype(np.float64),
-            memory=np.bincount(owner[self._used], self._size[self._used], ranks).astype(np.int64),
+            memory=memory.astype(np.int64),
+        )
+
+    def _places(self, distribution: Distribution, owner: Int64) -> Int64:
+        """(n,) The rank that runs each task."""
+        graph = self._graph
+        place = owner[graph.place]
+        if distribution.slices > 1:
+            mine = np.flatnonzero(self._contributes)
+            for grid in graph.grids:
+                of_grid = mine[(graph.place[mine] >= grid.base) & (graph.place[mine] < grid.end)]
+                i, j = grid.coordinates(graph.place[of_grid])
+                place[of_grid] = distribution.contributor(i, j, graph.iteration[of_grid])
+        return np.asarray(place, dtype=np.int64)
+
+    def _partial_sums(self, owner: Int64, place: Int64, ranks: int) -> tuple[Any, Any, Any]:
+        """Tile, sender and receiver of each partial sum that is sent."""
+        sums = self._sums
+        key, first = np.unique(sums.run * ranks + place[sums.task], return_index=True)
+        tile, contributor = sums.tile[first], key % ranks
+        away = owner[tile] != contributor
+        return tile[away], contributor[away], owner[tile[away]]
+
+    def _sum_memory(self, tile: Any, contributor: Int64, ranks: int) -> NDArray[np.float64]:
+        """(ranks,) Bytes of the partial sums that each rank holds, one a tile."""
+        held = np.unique(contributor * self._graph.tile_count + tile)
+        return np.bincount(
+            held // max(self._graph.tile_count, 1),
+            self._size[held % max(self._graph.tile_count, 1)],
+            ranks,
         )
 
     def _per_tile(self, dtype: type[np.generic], value: PerTile) -> NDArray[Any]:
@@ -162,18 +216,9 @@ class Volumes:
         return result
 
 
-def _first_written(graph: TaskGraph, task: NDArray[np.int32]) -> NDArray[np.int32]:
-    """(n,) The first tile that each task writes; for one that writes none, the first it reads."""
-    result = graph.tiles[graph.indptr[:-1]]
-    writing = np.flatnonzero(graph.modes != Access.R)[::-1]
-    # of several assignments to one task the last stays: its first write
-    result[task[writing]] = graph.tiles[writing]
-    return result
-
-
-def _reads(graph: TaskGraph, task: NDArray[np.int32]) -> _Reads:
+def _accesses(graph: TaskGraph) -> tuple[_Reads, _Sums]:
     access = np.argsort(graph.tiles, kind="stable")
-    tile, mode, task = graph.tiles[access], graph.modes[access], task[access]
+    tile, mode, task = graph.tiles[access], graph.modes[access], graph.task_of_access[access]
     at = np.arange(access.size)
     new_tile = np.ones(access.size, dtype=np.bool_)
     np.not_equal(tile[1:], tile[:-1], out=new_tile[1:])
@@ -181,6 +226,13 @@ def _reads(graph: TaskGraph, task: NDArray[np.int32]) -> _Reads:
     written = np.full(access.size, -1)
     np.maximum.accumulate(np.where(mode != Access.R, at, -1)[:-1], out=written[1:])
     version = np.where(written >= start, written, -1 - tile)
-    needs = np.flatnonzero(mode != Access.W)
+    needs = np.flatnonzero((mode == Access.R) | (mode == Access.RW))
     version = version[needs]
-    return _Reads(version, tile[needs], task[needs], task[np.maximum(version, 0)])
+    writer = np.maximum(version, 0)
+    summed = (version >= 0) & (mode[writer] == Access.REDUX)
+    reads = _Reads(version, tile[needs], task[needs], task[writer], summed)
+    redux = mode == Access.REDUX
+    begins = redux & new_tile
+    begins[1:] |= redux[1:] & ~redux[:-1]
+    run = np.cumsum(begins)
+    return reads, _Sums(run[redux], tile[redux], task[redux])

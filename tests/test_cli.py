@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from io import StringIO
+from pathlib import Path
 
 import click
 import numpy as np
@@ -49,7 +50,8 @@ def process(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 # Every command as it is typed; those of traces are a level deeper.
-TYPED = [[name] for name in COMMANDS if name != "trace"] + [["trace", name] for name in OF_TRACES]
+TYPED = [[name] for name in COMMANDS if name != "trace"]
+TYPED += [["trace", name] for name in OF_TRACES] + [["distributions", "show"]]
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,9 @@ def test_plan_passes_all_options_on() -> None:
 
 def test_all_distributions_may_stand_among_others() -> None:
     found = rows("plan", "potrf", "-n", "600", "--nb", "100", "--ranks", "4", "--dist", "row,all")
-    assert sorted(row["dist"] for row in found) == ["2dbc", "col", "g2dbc", "gcrm", "row"]
+    assert sorted(row["dist"] for row in found) == [
+        *("2.5d-2dbc", "2.5d-sbc", "2dbc", "col", "g2dbc", "gcrm", "row")
+    ]
 
 
 def test_types_have_numpys_names_too() -> None:
@@ -419,3 +423,58 @@ def test_schedulers_are_listed_with_their_lines() -> None:
     assert rows("schedulers") == [
         {"policy": name, "description": line} for name, line in schedulers.available().items()
     ]
+
+
+# -- distributions ---------------------------------------------------------------------------------
+
+
+def test_distributions_are_listed() -> None:
+    found = {row["distribution"]: row["description"] for row in rows("distributions")}
+    assert found == distributions.available()
+    assert run("distributions").stdout.splitlines()[0].split() == ["distribution", "description"]
+
+
+def test_a_distribution_is_shown() -> None:
+    result = run("distributions", "show", "sbc", "--ranks", "3", "--tiles", "4")
+    # pairs {0,1}, {0,2}, {1,2} are ranks 0, 1, 2; the diagonal goes round
+    assert result.stdout == (
+        "0 0 1 0\n0 2 2 0\n1 2 1 1\n0 0 1 0\n\n"
+        "tiles of a rank, matrix: 3 to 8\ntiles of a rank, triangle: 2 to 5\n"
+        "cost of the pattern: 2\n"
+    )
+    (shown,) = rows("distributions", "show", "2dbc", "--grid", "2x3", "--tiles", "3")
+    assert shown == {
+        **{"distribution": "2dbc", "ranks": 6, "grid": [2, 3], "slices": 1},
+        "owners": [[0, 1, 2], [3, 4, 5], [0, 1, 2]],
+    }
+    (shown,) = rows("distributions", "show", "2.5d-2dbc", "--ranks", "8", "--slices", "4")
+    assert shown["slices"] == 4
+    cells = run("distributions", "show", "row", "--ranks", "2", "--tiles", "2", "--csv").stdout
+    assert cells.splitlines() == ["i,j,rank", "0,0,0", "0,1,0", "1,0,1", "1,1,1"]
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_distribution_is_drawn(tmp_path: Path, ending: str) -> None:
+    picture = tmp_path / f"sbc.{ending}"
+    result = run("distributions", "show", "sbc", "--ranks", "10", "-o", str(picture))
+    assert result.stdout == f"{picture}\n", result.stderr
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
+    assert picture.read_bytes().startswith(start)
+    if ending == "svg":
+        # twelve rows of twelve ranks are written into the tiles
+        assert picture.read_text().count("</text>") >= 144
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("show sbc --ranks 7", 2, "use 6 or 10, or gcrm"),
+        ("show sbd --ranks 7", 2, "'sbd' does not exist"),
+        ("show sbc", 2, "ranks is None; sbc needs a number of ranks"),
+        ("show sbc --ranks 6 -o x.txt", 1, "a figure ends in .png, .svg, .pdf"),
+    ],
+)
+def test_what_cannot_be_shown_is_told(line: str, code: int, message: str) -> None:
+    result = run("distributions", *line.split())
+    assert result.exit_code == code
+    assert message in result.stderr

@@ -167,6 +167,13 @@ def test_right_results_pass(op: str, n: int) -> None:
 
 
 VARIANTS = [
+    *(f"gemm -m 33 -k 50 --transa {a} --transb C --stationary {s}" for a in "NC" for s in "AB"),
+    *(
+        f"{op} -m 33 --side {s} --uplo {u} --stationary A"
+        for op in ("symm", "hemm")
+        for s in "LR"
+        for u in "LU"
+    ),
     *(f"{op} --uplo U" for op in ("potrf", "potrs", "posv", "potri", "lauum", "lansy")),
     *(f"trtri --uplo {uplo} --diag {diag}" for uplo in "LU" for diag in "NU"),
     *(f"getrf -m {m} --pivot {pivot}" for m in (23, 95) for pivot in ("partial", "none")),

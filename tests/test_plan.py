@@ -158,8 +158,10 @@ def test_the_path_and_the_counts_are_known_ones() -> None:
 
 def test_the_best_comes_first() -> None:
     rows = plan("potrf", 1200, nb=100, ranks=6, dist="all")
-    # those that exist for 6 ranks, but for the 2.5D ones
-    assert {row.dist for row in rows} == {"2dbc", "row", "col", "sbc", "g2dbc", "gcrm", "tbc"}
+    one_slice = {"2dbc", "row", "col", "sbc", "g2dbc", "gcrm", "tbc"}
+    assert {row.dist: row.slices for row in rows} == dict.fromkeys(one_slice, 1) | {
+        **{"2.5d-2dbc": 2, "2.5d-sbc": 3}
+    }
     # of a triangle block's 6 lines two meet in a point, as many as in the symmetric map
     assert rows[0].messages == min(row.messages for row in rows) < 187
     keys = [(row.messages, row.bytes, row.imbalance) for row in rows]
@@ -171,7 +173,8 @@ def test_the_best_comes_first() -> None:
 def test_a_grid_is_for_2dbc_when_there_are_others() -> None:
     found = {row.dist: row.grid for row in plan("potrf", 600, nb=100, dist="all", grid=(3, 2))}
     grids = {"2dbc": "3x2", "row": "6x1", "col": "1x6"}
-    assert found == grids | dict.fromkeys(("sbc", "g2dbc", "gcrm", "tbc"))
+    others = ("sbc", "g2dbc", "gcrm", "tbc", "2.5d-sbc")
+    assert found == grids | dict.fromkeys(others) | {"2.5d-2dbc": "1x3"}
     with pytest.raises(ValueError, match="row on 6 ranks has the grid 6x1"):
         plan("potrf", 600, nb=100, dist="row", grid=(3, 2))
 
@@ -242,7 +245,9 @@ def test_the_tile_size_is_chosen_for_a_worker_a_rank() -> None:
         ({"op": "lange"}, "lange cannot be planned; there are potrf"),
         ({"dist": "sbd", "ranks": 2}, "distribution 'sbd' does not exist"),
         ({"dist": "sbc", "ranks": 2}, "ranks is 2; sbc has"),
-        ({"dist": "2.5d-2dbc", "ranks": 12}, "2 slices add up partial sums"),
+        ({"op": "getrf", "dist": "2.5d-2dbc", "ranks": 12}, "a 2.5D distribution is for potrf"),
+        ({"dist": "sbc", "ranks": 6, "slices": 2}, "slices is 2; sbc has none"),
+        ({"stationary": "A"}, "potrf has no option stationary; it has uplo"),
         ({"dist": []}, "dist is empty"),
         ({"ranks": 0}, "ranks is 0"),
         ({"nb": 0}, "nb is 0"),
@@ -250,7 +255,10 @@ def test_the_tile_size_is_chosen_for_a_worker_a_rank() -> None:
         ({"dtype": "q"}, "type is 'q'; allowed: float32, "),
         ({"m": 5}, "potrf has no option m; it has uplo"),
         ({"op": "gemm", "k": -1}, "k is -1"),
-        ({"op": "gemm", "pivot": "none"}, "gemm has no option pivot; it has k, m, transa, transb"),
+        (
+            {"op": "gemm", "pivot": "none"},
+            "gemm has no option pivot; it has k, m, stationary, transa, transb",
+        ),
         ({"grid": (2, 2), "ranks": 6}, "nearest: ranks 4, or grid 2x3"),
     ],
 )

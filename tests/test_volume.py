@@ -19,6 +19,7 @@ from taskla.algorithms.lauum import lauum
 from taskla.algorithms.potrf import potrf
 from taskla.algorithms.potrs import potrs
 from taskla.algorithms.symm import symm
+from taskla.algorithms.symm_a import symm_a
 from taskla.algorithms.trtri import trtri
 from taskla.distributions import Distribution, block_cyclic
 from taskla.operations import Access
@@ -199,14 +200,102 @@ def test_all_matrices_of_a_graph_have_the_map() -> None:
     assert (volume.flops > 0).tolist() == [True, False, False, True, False, False]
 
 
-def test_contributions_that_commute_are_refused() -> None:
+# -- contributions that commute --------------------------------------------------------------------
+
+
+def summing(**tags: Any) -> TaskGraph:
+    """X_0, ..., X_5 are added to Y_0, which is read then; all of one tile."""
     flow = TaskFlow()
-    A = flow.matrix(4, 4, nb=2)
-    flow.submit("noop", A)
-    counted = flow.graph()
-    counted.modes[:] = Access.REDUX
-    with pytest.raises(ValueError, match="commutative contributions"):
-        Volumes(counted)
+    X, Y, Z = (flow.matrix(m, 1, nb=1, name=name) for m, name in ((6, "X"), (1, "Y"), (6, "Z")))
+    at = X if tags.get("at") else None
+    flow.submit("geadd", X, Y, params=("N", 1.0, 1.0), accumulate=True, at=at)
+    flow.submit("lacpy", Y, Z, params=("G", "N"))
+    return flow.graph()
+
+
+def test_partial_sums_are_sent_once_a_rank() -> None:
+    # rows 0..5 on ranks 0, 1, 2, 0, 1, 2: two tasks on each; ranks 1 and 2 send a sum to rank 0,
+    # which sends the result to both of them
+    volume = Volumes(summing(at=True)).under(distributions.get("row", ranks=3))
+    assert volume.by_matrix == {"X": 0, "Y": 4, "Z": 0}
+    assert volume.sent.tolist() == [2, 1, 1]
+    assert volume.received.tolist() == [2, 1, 1]
+    # three tiles of 8 bytes: X, Z of two rows each, Y of rank 0; a partial sum on 1 and 2
+    assert volume.memory.tolist() == [40, 40, 40]
+
+
+def test_contributions_run_where_the_tile_is_unless_told_otherwise() -> None:
+    volume = Volumes(summing()).under(distributions.get("row", ranks=3))
+    assert volume.by_matrix == {"X": 4, "Y": 2, "Z": 0}
+    assert volume.flops.tolist() == [12, 0, 0]
+
+
+@pytest.mark.parametrize(("p", "q"), GRIDS)
+@pytest.mark.parametrize(("m", "n", "k"), [(12, 12, 12), (7, 9, 13)])
+def test_stationary_products_send_partial_sums(p: int, q: int, m: int, n: int, k: int) -> None:
+    shapes = (m, k), (k, n), (m, n)
+
+    def volume(stationary: str) -> dict[str, int]:
+        flow = TaskFlow()
+        A, B, C = (flow.matrix(*shape, nb=1) for shape in shapes)
+        gemm(flow, A, B, C, 1.0, 1.0, stationary)
+        return Volumes(flow.graph()).under(block_cyclic(grid=(p, q))).by_matrix
+
+    by_a, by_b = volume("A"), volume("B")
+    assert by_a["A"] == by_b["B"] == 0
+    if k >= max(p, q):
+        # all columns of A contribute to a tile of C, which one of them owns
+        assert by_a["C"] == m * n * (q - 1)
+        assert by_b["C"] == m * n * (p - 1)
+    if m >= p and n >= q:
+        # a tile of B goes to the p ranks of A's column k, of which it may be on one
+        at = [(i % p, j % q, i % q) for i in range(k) for j in range(n)]
+        assert by_a["B"] == sum(p - (column == home) for _, home, column in at)
+
+
+def test_a_stationary_symm_sends_what_the_theory_says() -> None:
+    # N = 24, M = 4, r = 4: 2 N M (r - 2), half of it for B and half for C
+    flow = TaskFlow()
+    A, B, C = (flow.matrix(*shape, nb=1, name=x) for shape, x in zip(SYMM, "ABC", strict=True))
+    symm_a(flow, A, B, C)
+    owner = distributions.get("sbc", ranks=6)
+    diagonal = distributions.from_function(lambda i, j: owner(i, i), 6)
+    volume = Volumes(flow.graph()).under(owner, {"B": diagonal, "C": diagonal})
+    assert volume.by_matrix == {"A": 0, "B": 192, "C": 192}
+
+
+SYMM = (24, 24), (24, 4), (24, 4)
+
+
+@pytest.mark.parametrize(
+    ("owner", "within", "reductions"),
+    [
+        (distributions.get("2.5d-sbc", ranks=16, slices=2), 224, 66),
+        (distributions.get("2.5d-2dbc", grid=(2, 3), slices=3), 187, None),
+        (distributions.get("2.5d-2dbc", grid=(2, 2), slices=5), 132, None),
+    ],
+)
+def test_slices_send_as_much_each_and_reduce(
+    owner: Distribution, within: int, reductions: int | None
+) -> None:
+    tiles, c = 12, owner.slices
+    expected = sum((tiles - j) * min(j, c - 1) for j in range(tiles))
+    assert reductions in (None, expected)
+    flow = TaskFlow()
+    potrf(flow, flow.matrix(tiles, tiles, nb=1), "L", c)
+    volume = Volumes(flow.graph()).under(owner)
+    assert volume.messages == within + expected
+    assert volume.sent.sum() == volume.received.sum()
+
+
+def test_matrices_with_maps_of_their_own_have_as_many_ranks() -> None:
+    with pytest.raises(ValueError, match="B is on 3 ranks and the other matrices on 4"):
+        Volumes(graph(gemm, (4, 4), (4, 4), (4, 4))).under(
+            block_cyclic(4), {"B": distributions.row_cyclic(3)}
+        )
+
+
+# -- what is wrong ---------------------------------------------------------------------------------
 
 
 def test_a_map_that_names_a_rank_too_many_is_refused() -> None:

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from taskla.atomic import check_file
 from taskla.formats import format_of
 from taskla.graph import TaskGraph
-from taskla.operations import Access
 from taskla.traces.files import write
 from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
 from taskla.traces.trace import Trace
@@ -319,11 +318,7 @@ class _Tables:
 
     def _place(self, tasks: NDArray[Any], graph: TaskGraph, first_matrix: int) -> None:
         """Fill in the tile that each task writes first, or reads first if it writes none."""
-        task = graph.task_of_access
-        tile = graph.tiles[graph.indptr[:-1]].copy()
-        writing = np.flatnonzero(graph.modes != Access.R)[::-1]
-        # of several assignments to one task the last stays: its first write
-        tile[task[writing]] = graph.tiles[writing]
+        tile = graph.first_written
         for number, grid in enumerate(graph.grids, start=first_matrix):
             mine = np.flatnonzero((tile >= grid.base) & (tile < grid.end))
             tasks["matrix"][mine] = number

@@ -18,7 +18,7 @@ from taskla.cli.options import DEBUG, suggest
 
 __all__ = ["main"]
 
-COMMANDS = ("bench", "solve", "plan", "trace", "info", "schedulers")
+COMMANDS = ("bench", "solve", "plan", "trace", "info", "schedulers", "distributions")
 
 
 class _Interrupted(click.ClickException):

@@ -88,6 +88,11 @@ class Row:
 @click.option(
     "--norm", type=click.Choice(["1", "I", "M", "F"]), help="For lange, lansy.  [default: 1]"
 )
+@click.option(
+    "--stationary",
+    type=click.Choice(["A", "B", "C"]),
+    help="Of gemm, symm, hemm: what stays where it is.  [default: C]",
+)
 @click.option("--engine", default="threads", show_default=True, help="What runs the tasks.")
 @click.option(
     "--workers", type=numbers(1), metavar="LIST", help="Threads.  [default: usable cores]"

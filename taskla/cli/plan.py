@@ -38,7 +38,7 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
     metavar="LIST",
     default="all",
     show_default=True,
-    help="Distributions: 2dbc, row, col; all stands for all that there are.",
+    help="See taskla distributions; all stands for those that exist for so many ranks.",
 )
 @click.option(
     "--grid", type=read_grid, metavar="PxQ", help="Grid of 2dbc.  [default: the squarest, P <= Q]"
@@ -47,6 +47,16 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
     "--pivot",
     type=click.Choice(["partial", "tournament", "none"]),
     help="For LU.  [default: partial; none on several ranks]",
+)
+@click.option(
+    "--stationary",
+    type=click.Choice(["A", "B", "C"]),
+    help="Of gemm, symm, hemm: what stays where it is.  [default: C]",
+)
+@click.option(
+    "--slices",
+    type=click.IntRange(min=2),
+    help="Of the 2.5D distributions.  [default: as many as cost least]",
 )
 @output_options
 @debug_option
@@ -57,12 +67,15 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     trsm or trmm. The owner of a tile computes it; a message brings one version of one tile to one
     rank, once. Row interchanges depend on the data: on several ranks, LU is counted without.
 
-    Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (copies
-    of the matrix that take updates in turn: 1), tasks (on tiles), tasks_run (those that would run:
-    the threads of one rank fuse neighbouring tasks, several tiles in one kernel call), flops,
-    messages and their bytes (whole tiles), pivot_messages (those of row interchanges, apart),
-    max_messages (the most that one rank sends), imbalance (most flops of a rank over the mean: 1 is
-    perfect), bytes_per_rank (most memory for own tiles), critical_path (tasks).
+    All matrices have one distribution, but: one that is a single tile wide goes row by row, and B
+    and C of an A-stationary symm are where A's diagonal tiles are.
+
+    Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (groups
+    of ranks that do the updates of steps in turn, 2.5D), tasks (on tiles), tasks_run (those that
+    would run: the threads of one rank fuse neighbouring tasks, several tiles in one kernel call),
+    flops, messages and their bytes (whole tiles), pivot_messages (those of row interchanges,
+    apart), max_messages (the most that one rank sends), imbalance (most flops of a rank over the
+    mean: 1 is perfect), bytes_per_rank (most memory for own tiles), critical_path (tasks).
     """
     emit(_rows(op, **choices), form, SETTINGS)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FORMATS", "draw", "write_figure"]
+__all__ = ["FORMATS", "STYLE", "draw", "need_matplotlib", "write_figure"]
 
 #: Endings of the files that `write_figure` makes.
 FORMATS = (".png", ".svg", ".pdf")
@@ -35,7 +35,8 @@ _HALF = 0.42
 # Inches.
 _LANE, _LEAST, _MOST, _PANEL, _LINE = 0.2, 0.6, 4.5, 0.75, 0.16
 
-_STYLE: dict[Any, Any] = {
+#: Settings of matplotlib for all figures.
+STYLE: dict[Any, Any] = {
     # the letters that `_word` leaves are those of this one
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -72,12 +73,12 @@ def write_figure(run: Run, path: str | os.PathLike[str], *, width: float = 5.2) 
     kind = Path(path).suffix.lower()
     if kind not in FORMATS:
         raise ValueError(f"path is {os.fspath(path)!r}; a figure ends in {', '.join(FORMATS)}")
-    _need()
+    need_matplotlib()
     from matplotlib import rc_context
 
     # a picture of the same run is the same file, whenever it is made
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[kind]
-    with rc_context({**_STYLE, "svg.hashsalt": "taskla"}), replacing(path) as temporary:
+    with rc_context({**STYLE, "svg.hashsalt": "taskla"}), replacing(path) as temporary:
         picture = draw(run, width=width)
         picture.savefig(temporary, format=kind[1:], dpi=300, metadata=dates)
 
@@ -90,7 +91,7 @@ def draw(run: Run, *, width: float = 5.2) -> Figure:
     ImportError
         Without matplotlib.
     """
-    _need()
+    need_matplotlib()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -100,7 +101,7 @@ def draw(run: Run, *, width: float = 5.2) -> Figure:
     lines = bound_lines(figures)
     body = min(max(_LANE * lanes, _LEAST), _MOST)
     heights = [body + _LINE * len(lines), *(_PANEL for _ in below)]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         # no pyplot: it would keep the figure, and ask for a display
         picture = Figure(figsize=(width, sum(heights) + 1.1), layout="constrained")
         charts = picture.subplots(
@@ -118,7 +119,8 @@ def draw(run: Run, *, width: float = 5.2) -> Figure:
     return picture
 
 
-def _need() -> None:
+def need_matplotlib() -> None:
+    """Raise ImportError with the extra's name where matplotlib is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
