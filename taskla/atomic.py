@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["beside", "check_file", "flush", "replacing", "swap"]
+__all__ = ["beside", "check_file", "check_folder", "flush", "replacing", "swap"]
 
 
 @contextmanager
@@ -37,16 +37,31 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    FileNotFoundError
-        When the parent folder does not exist.
+    OSError
+        When the parent folder does not exist or cannot be written to.
     FileExistsError
         When `path` exists and is not a file.
     """
     path = Path(path).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
+    check_folder(path.parent)
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path}: exists and is not a file; it is not replaced")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder in which nothing can be written.
+
+    Raises
+    ------
+    FileNotFoundError
+        When it does not exist.
+    PermissionError
+        When it is read-only.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"{path}: nothing can be written to this folder")
 
 
 @contextmanager

@@ -418,7 +418,11 @@ class TaskGraph:
 
     def priorities(self) -> NDArray[np.float64]:
         """(n,) Explicit priorities where the program gave any, else bottom levels in flops."""
-        return self.bottom_levels("flops") if self.priority is None else self.priority
+        return self._flop_levels if self.priority is None else self.priority
+
+    @cached_property
+    def _flop_levels(self) -> NDArray[np.float64]:
+        return self.bottom_levels("flops")
 
     # -- export ------------------------------------------------------------------------------------
 

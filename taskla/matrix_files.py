@@ -26,7 +26,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from taskla.atomic import beside, check_file, flush, replacing, swap
+from taskla.atomic import beside, check_file, check_folder, flush, replacing, swap
 from taskla.formats import format_of, working_dtype
 from taskla.matrix_layout import Layout
 from taskla.tile import Order
@@ -140,6 +140,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
         When the extension is none of ``.npy``, ``.mtx`` and, for a folder, ``.tiles`` or none.
     FileNotFoundError
         When the parent folder does not exist.
+    PermissionError
+        When it cannot be written to.
     FileExistsError
         When a file would replace a folder, or a folder of tiles anything but another one.
     """
@@ -153,8 +155,7 @@ def check_target(path: str | os.PathLike[str]) -> None:
         check_file(path)
         return
     path = Path(path).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
+    check_folder(path.parent)
     _check_replaceable(path)
 
 

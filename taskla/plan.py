@@ -246,12 +246,13 @@ def _maps(
     maps: dict[str, Distribution] = {}
     for name in chosen:
         for one in distributions.available() if name == "all" else [name]:
+            asked: tuple[Any, ...] = ()
+            if isinstance(one, str):
+                shape = grid if alone or one == "2dbc" else None
+                cut = slices if alone or one.startswith("2.5d") else None
+                asked = ranks, shape, cut
             try:
-                map_ = one
-                if not isinstance(one, Distribution):
-                    shape = grid if alone or one == "2dbc" else None
-                    cut = slices if alone or one.startswith("2.5d") else None
-                    map_ = distributions.get(one, ranks, shape, cut)
+                map_ = distributions.get(one, *asked)
             except ValueError:
                 # of all that there are, some exist for certain numbers of ranks only
                 if name == "all":

@@ -71,7 +71,8 @@ def _build(
     flow = TaskFlow()
     matrices = [flow.matrix(a.m, a.n, a.nb, a.dtype, a.name, scratch=a.scratch) for a in layouts]
     algorithm(flow, *matrices, *params)
-    return flow.graph(algorithm.__name__)
+    # what adapts an algorithm's arguments is private, and called after it
+    return flow.graph(algorithm.__name__.removeprefix("_").removesuffix("_program"))
 
 
 _kept = lru_cache(maxsize=64)(_build)

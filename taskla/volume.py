@@ -167,8 +167,8 @@ class Volumes:
         tile = np.concatenate([reads.tile[sent], partial])
         matrix = np.bincount(self._matrix[tile], minlength=len(self._graph.grids))
         names = [grid.name for grid in self._graph.grids]
-        memory = np.bincount(owner[self._used], self._size[self._used], ranks)
-        memory += self._sum_memory(partial, contributor, ranks)
+        own = np.bincount(owner[self._used], self._size[self._used], ranks)
+        memory = own + self._sum_memory(partial, contributor, ranks)
         return Volume(
             sent=np.bincount(np.concatenate([source[sent], contributor]), minlength=ranks),
             received=np.bincount(np.concatenate([target[sent], root]), minlength=ranks),
@@ -201,11 +201,8 @@ class Volumes:
     def _sum_memory(self, tile: Any, contributor: Int64, ranks: int) -> NDArray[np.float64]:
         """(ranks,) Bytes of the partial sums that each rank holds, one a tile."""
         held = np.unique(contributor * self._graph.tile_count + tile)
-        return np.bincount(
-            held // max(self._graph.tile_count, 1),
-            self._size[held % max(self._graph.tile_count, 1)],
-            ranks,
-        )
+        rank, number = np.divmod(held, max(self._graph.tile_count, 1))
+        return np.bincount(rank, self._size[number], ranks).astype(np.float64)
 
     def _per_tile(self, dtype: type[np.generic], value: PerTile) -> NDArray[Any]:
         """An array over tile numbers, from ``value(grid, tile numbers of the grid)``."""

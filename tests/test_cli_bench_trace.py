@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from taskla import energy
 from taskla.cli import main
 from taskla.energy import Meter, Source
+from taskla.engines.threads import ThreadsEngine
 from taskla.plan import graphs
 from taskla.routines import problem
 from taskla.traces import read
@@ -124,7 +126,8 @@ def test_what_is_wrong_is_said_before_anything_runs(option: str, code: int, mess
 def test_the_model_counts_flops_and_bytes(tmp_path: Path) -> None:
     # 20 pJ a flop (28 nm fused multiply-add), 250 pJ a byte (a line of DRAM)
     (row,) = rows(f"potrf -n 90 --nb 16 --energy model --trace {tmp_path / 'run.trace'}")
-    (graph,) = graphs(problem("potrf", 90, 16))
+    (tiles,) = graphs(problem("potrf", 90, 16))
+    graph = ThreadsEngine().prepare(tiles)
     expected = 20e-12 * graph.flops().sum() + 250e-12 * graph.nbytes_accessed().sum()
     assert row["energy"] == "modelled"
     assert row["joules"] == pytest.approx(expected)
@@ -133,6 +136,7 @@ def test_the_model_counts_flops_and_bytes(tmp_path: Path) -> None:
     assert row["gflops_per_watt"] == pytest.approx(row["gflops"] / row["watts"])
     run_ = read(tmp_path / "run.trace").run()
     assert run_.info["energy"]["source"] == "modelled"
+    assert run_.info["energy"]["joules"] == pytest.approx(row["joules"])
     assert run_.tasks["joules"].sum() == pytest.approx(run_.info["energy"]["joules"])
 
 
@@ -206,3 +210,50 @@ def test_a_meter_that_goes_away_is_no_failure(
     assert [run_.info["energy"]["source"] for run_ in read(tmp_path / "run.trace").runs] == [
         *("unavailable", "unavailable")
     ]
+
+
+def test_why_there_are_no_joules_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TASKLA_POWERCAP", str(tmp_path / "no"))
+    result = run("potrf -n 60 --nb 16 --energy meters")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("energy unavailable: rapl: ")
+    assert run("potrf -n 60 --nb 16 --energy off").stderr == ""
+
+
+class Still(Meter):
+    """A counter that does not move."""
+
+    def read(self) -> float:
+        return 3.0
+
+
+def test_a_meter_without_a_figure_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Source((Steps(), Still("dram-0", "dram")), None)
+    monkeypatch.setattr(energy, "find", lambda spec: source)
+    monkeypatch.setattr(energy, "measure_idle", lambda meters, seconds: {})
+    path = tmp_path / "run.trace"
+    result = run(f"potrf -n 60 --nb 16 --trace {path}")
+    assert result.stderr.startswith("energy measured: without dram-0: the counter did not move")
+    summary = CliRunner().invoke(main, ["trace", "summary", str(path)])
+    assert "without dram-0: the counter did not move" in " ".join(summary.stdout.split())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="there is no SIGTERM here")
+def test_a_job_that_is_told_to_end_leaves_its_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from taskla.cli import measure
+
+    make, calls = measure.matrices, count()
+
+    def terminated(*arguments: Any) -> Any:
+        if next(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return make(*arguments)
+
+    monkeypatch.setattr(measure, "matrices", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    result = run(f"potrf -n 60 --nb 16 --repeat 9 --trace {tmp_path / 'run.trace'}")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(read(tmp_path / "run.trace")) == 2

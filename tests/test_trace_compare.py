@@ -153,7 +153,8 @@ def test_the_tables_for_people(tmp_path: Path) -> None:
     result = run(a, b)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"A: {a}, made, runs 0, 1"
+    about = "program made, n 96, nb 16, policy prio, workers 2"
+    assert lines[0] == f"A: {a}: {about}; runs 0, 1"
     makespan = lines[lines.index("makespan, in s") + 2]
     assert makespan.split() == ["all", "12", "8", "..", "16", "3", "2", "..", "4", "4", "no"]
     assert "within noise: the ranges, from least to most, of both sides overlap" in lines[-1]
@@ -192,7 +193,15 @@ def test_runs_that_failed_are_named(tmp_path: Path) -> None:
     result = run(good, bad, "--csv")
     assert result.exit_code == 0
     said = f"B, run 0 of {bad}: FAILED after 4 tasks: LinAlgError: no\\x1b[2J\n"
-    assert result.stderr == said
+    assert result.stderr == said + "A and B are different problems: status completed and failed\n"
+
+
+def test_another_problem_is_named(tmp_path: Path) -> None:
+    a = saved(tmp_path / "a.trace", four_tasks())
+    b = saved(tmp_path / "b.trace", four_tasks(parameters={"n": 48, "nb": 8}, policy="lws"))
+    assert run(a, b).stderr == "A and B are different problems: n 96 and 48\n"
+    same = saved(tmp_path / "c.trace", four_tasks(parameters={"n": 96, "nb": 8}, workers=5))
+    assert run(a, same).stderr == ""
 
 
 @pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])

@@ -121,3 +121,24 @@ def test_help_imports_nothing_that_computes(name: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["export", "FILE", "--to", "paje", "-o", "FILE"],
+        ["replay", "FILE", "--policy", "prio", "-o", "FILE"],
+        ["import", "FILE", "-o", "FILE"],
+    ],
+)
+def test_what_is_read_is_never_replaced(line: list[str], tmp_path: Path) -> None:
+    # by another name for the same file as well
+    file, link = tmp_path / "run.trace", tmp_path / "link.trace"
+    write(made(cholesky(3)), file)
+    link.symlink_to(file)
+    before = file.read_bytes()
+    arguments = ["trace", *(str(file) if word == "FILE" else word for word in line[:-1]), str(link)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "which is read: give another name" in result.stderr
+    assert file.read_bytes() == before

@@ -89,7 +89,8 @@ def test_bytes_are_those_of_the_tiles(run: Run) -> None:
 def test_times_are_in_order(run: Run) -> None:
     tasks = run.tasks
     np.testing.assert_allclose(tasks["ready"], predecessors_end(run), rtol=0, atol=1e-12)
-    assert (tasks["submit"] == run.begin).all()
+    assert (tasks["submit"] == run.info["submitted"]).all()
+    assert run.info["submitted"] <= run.begin
     assert (tasks["ready"] <= tasks["start"]).all()
     assert (tasks["start"] < tasks["end"]).all()
     assert run.end <= run.info["end"]
@@ -311,10 +312,17 @@ tla.potrf(tla.TiledMatrix.random((90, 90), nb=16, kind="spd"))
     assert read(tmp_path / "d.trace").run().tasks.size > 0
 
 
-def test_an_engine_of_which_nothing_ran_writes_nothing(tmp_path: Path) -> None:
-    with tla.engine("threads", workers=1, trace=tmp_path / "n.trace"):
-        pass
-    assert list(tmp_path.iterdir()) == []
+def test_a_trace_of_nothing_replaces_what_was_there(tmp_path: Path) -> None:
+    for ran in (True, False):
+        with tla.engine("threads", workers=1, trace=tmp_path / "n.trace"):
+            if ran:
+                tla.potrf(spd())
+        assert len(read(tmp_path / "n.trace")) == ran
+
+
+def test_energy_is_for_a_trace() -> None:
+    with pytest.raises(ValueError, match="energy is 'model'; it is for a trace"):
+        tla.engine("threads", energy="model")
 
 
 @pytest.mark.parametrize(

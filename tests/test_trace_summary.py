@@ -67,17 +67,18 @@ def test_a_summary_by_hand(file: Path) -> None:
         "makespan       8 s",
         "critical path  6.75 s",
         "area           4.375 s",
-        "bound          6.75 s, the critical path: 84.4 % efficiency",
+        "bound          6.75 s, the critical path, 84.4 % of the makespan",
         "work           10 Gflop, 1.25 Gflop/s",
         "bytes          tasks read 4e-07 GB, wrote 4e-08 GB; 0 messages, 0 GB sent",
-        "energy         15 J measured, 5 J of them in no task, 1.875 W, 0.6667 Gflop/s/W, 120 J s",
-        "               energy-delay",
+        "energy         15 J measured, 5 J of them in no task, 1.875 W, 0.6667 Gflop/s/W, "
+        "energy-delay",
+        "               product 120 J s",
     ]
     parts = table(result.stdout, "where the time went: 2 workers x 8 s")
     assert [row[:3] for row in parts[1:]] == [
         ["busy", "8.75", "54.7"],
-        ["overhead", "1.75", "10.9"],
-        ["start-up", "3", "18.8"],
+        ["overhead", "0.25", "1.6"],
+        ["start-up", "4.5", "28.1"],
         ["starvation", "1.5", "9.4"],
         ["end", "1", "6.2"],
     ]
@@ -86,8 +87,8 @@ def test_a_summary_by_hand(file: Path) -> None:
         *("trsm", "2", "2.5", "3", "3.5", "4", "3", "1")
     ]
     assert table(result.stdout, "workers, times in s")[1:] == [
-        ["0", "0", "cpu", "2", "6", "1", "0", "0", "1", "12.5"],
-        ["0", "1", "cpu", "2", "2.75", "0.75", "3", "1.5", "0", "56.2"],
+        ["0", "0", "cpu", "2", "6", "0", "1", "0", "1", "25"],
+        ["0", "1", "cpu", "2", "2.75", "0.25", "3.5", "1.5", "0", "65.6"],
     ]
     assert max(map(len, result.stdout.splitlines())) <= 100
 
@@ -100,8 +101,8 @@ def test_the_rows_of_a_summary_are_those_of_the_analysis(file: Path) -> None:
     assert [row["busy"] for row in found["worker"]] == [6.0, 2.75]
     assert {row["part"]: row["seconds"] for row in found["time"]} == {
         "busy": 8.75,
-        "overhead": 1.75,
-        "start-up": 3.0,
+        "overhead": 0.25,
+        "start-up": 4.5,
         "starvation": 1.5,
         "end": 1.0,
     }

@@ -37,10 +37,10 @@ Floats = NDArray[np.float64]
 #: What workers spend their time on, and what each word means.
 PARTS = {
     "busy": "running tasks",
-    "overhead": "idle, and the next task was ready with its tiles there",
-    "start-up": "idle until the worker's first task was ready",
-    "starvation": "idle until its next task was ready; workers without a task",
-    "end": "idle after the worker's last task",
+    "overhead": "between tasks, although the next one was ready with its tiles there",
+    "start-up": "before the worker's first task",
+    "starvation": "between tasks, until the next one was ready; workers without a task",
+    "end": "after the worker's last task",
 }
 
 
@@ -94,7 +94,7 @@ class Use:
     busy, overhead, startup, starvation, end : float
         Seconds; `PARTS` says what they are.
     idle : float
-        Seconds of start-up, starvation and end together.
+        Seconds in which it ran no task: all but busy.
     busy_share, overhead_share, idle_share : float or None
         Of the makespan, from 0 to 1; None where that is 0.
     """
@@ -144,6 +144,8 @@ class Summary:
     energy_source : {"measured", "modelled", "unavailable"}
     joules, idle_joules : float or None
         Of the whole run, and the part of it that belongs to no task.
+    energy_note : str or None
+        What is to be known of the figures: why there are none, or which are missing.
     watts : float or None
         joules / makespan
     gflops_per_watt : float or None
@@ -178,6 +180,7 @@ class Summary:
     energy_source: str
     joules: float | None
     idle_joules: float | None
+    energy_note: str | None
     watts: float | None
     gflops_per_watt: float | None
     energy_delay: float | None
@@ -239,7 +242,7 @@ def by_worker(run: Run) -> list[Use]:
     """Return how each worker spent its time, by rank and number."""
     spent = _spent(run)
     count = np.bincount(run.lanes, minlength=len(run.workers)).tolist()
-    idle = spent["start-up"] + spent["starvation"] + spent["end"]
+    idle = np.sum([seconds for name, seconds in spent.items() if name != "busy"], axis=0)
     columns = {name.replace("-", ""): values.tolist() for name, values in spent.items()}
     return [
         Use(
@@ -286,9 +289,10 @@ def _spent(run: Run) -> dict[str, Floats]:
     busy = np.maximum(end - np.maximum(start, before), 0.0)
     gap = np.maximum(start - before, 0.0)
     overhead = np.clip(start - np.maximum(before, ready), 0.0, gap)
+    overhead[first] = 0.0
     waiting = gap - overhead
     starting = np.zeros(lane.size)
-    starting[first] = waiting[first]
+    starting[first] = gap[first]
 
     def per_worker(values: Floats) -> Floats:
         return np.bincount(lane, weights=values, minlength=count).astype(np.float64)
@@ -406,6 +410,7 @@ def summary(run: Run) -> Summary:
         energy_source=source,
         joules=joules,
         idle_joules=idle,
+        energy_note=_energy_note(run),
         watts=None if joules is None else _ratio(joules, run.makespan),
         gflops_per_watt=None if joules is None else _ratio(flops / 1e9, joules),
         energy_delay=None if joules is None else joules * run.makespan,
@@ -419,6 +424,12 @@ def energy(run: Run) -> Energy:
     if about.get("source") not in ("measured", "modelled") or joules is None:
         return Energy("unavailable", None, None)
     return Energy(about["source"], joules, _number(about.get("idle_joules")))
+
+
+def _energy_note(run: Run) -> str | None:
+    about = run.info.get("energy") or {}
+    model = about.get("model")
+    return _text(about.get("reason") or (model.get("note") if isinstance(model, dict) else None))
 
 
 def _ratio(value: float, of: float) -> float | None:

@@ -57,11 +57,13 @@ class Recording:
         the task that made it, -1 for a first content, the graph's grid by its index, readings.
     samples : list of tuple
         (series, time, value); a series is (name, kind, unit, source), see `Series`.
-    begin, over : float
-        Clock readings.
+    submitted, begin, over : float
+        Clock readings: of when the engine got the tasks, the run began and was over.
     """
 
-    def __init__(self, graph: TaskGraph, info: dict[str, Any]) -> None:
+    def __init__(
+        self, graph: TaskGraph, info: dict[str, Any], submitted: float | None = None
+    ) -> None:
         self.graph = graph
         self.info = info
         self.start = np.empty(graph.n)
@@ -73,6 +75,7 @@ class Recording:
         self.messages: list[tuple[int, int, int, int, int, int, int, float, float]] = []
         self.samples: list[tuple[tuple[str, str, str, str], float, float]] = []
         self.begin = self.over = clock()
+        self.submitted = self.begin if submitted is None else submitted
 
     def observed(self, worker: int, execute: Callable[[int], None]) -> Callable[[int], None]:
         """Return ``execute(task)`` with a note of when it started and ended, on this worker."""
@@ -100,8 +103,8 @@ class Recording:
             self.info["status"] = "completed"
             return
         self.info["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-        words = "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", [])])
-        self.info["error"] = f"{type(error).__name__}: {words}"
+        words = [f"{type(error).__name__}: {error}" if str(error) else type(error).__name__]
+        self.info["error"] = "; ".join([*words, *getattr(error, "__notes__", [])])
 
     @property
     def ran(self) -> NDArray[np.int64]:
@@ -137,21 +140,23 @@ class Recorder:
         self.facts: dict[str, Any] = {}
         self.context: dict[str, Any] = {}
         self.recordings: list[Recording] = []
-        self._saved = 0
+        self._saved = -1
         self._created = datetime.now(UTC)
         self._origin = clock()
 
-    def start(self, graph: TaskGraph, **info: Any) -> Recording:
+    def start(self, graph: TaskGraph, submitted: float | None = None, **info: Any) -> Recording:
         """Begin to record a run of a graph.
 
         Parameters
         ----------
         graph : TaskGraph
+        submitted : float, optional
+            Clock reading of when the engine got the tasks. Default: now.
         **info
             ``engine``, ``policy``, ``workers``, ... for the header.
         """
         about = {"program": graph.name or "graph", "status": "running", **info, **self.context}
-        recording = Recording(graph, about)
+        recording = Recording(graph, about, submitted)
         self.recordings.append(recording)
         return recording
 
@@ -168,6 +173,7 @@ class Recorder:
         if self.path is None:
             raise ValueError("the recorder has no path; write trace() with taskla.traces.write")
         closed = sum(recording.info["status"] != "running" for recording in self.recordings)
+        # also without a run: what was there before is not to be taken for this
         if closed > self._saved:
             write(self.trace(), self.path)
             self._saved = closed
@@ -260,6 +266,7 @@ class _Tables:
             "graph": code,
             "tasks": graph.n,
             "tile_tasks": int(graph.multiplicity.sum()),
+            "submitted": recording.submitted - origin,
             "begin": recording.begin - origin,
             "end": recording.over - origin,
             **recording.info,
@@ -306,7 +313,8 @@ class _Tables:
         tasks["lr_rank"], tasks["tile_tasks"] = -1, graph.multiplicity
         tasks["joules"] = np.nan if recording.joules is None else recording.joules
         begin = recording.begin - self._origin
-        tasks["submit"], tasks["start"] = begin, recording.start - self._origin
+        tasks["submit"] = recording.submitted - self._origin
+        tasks["start"] = recording.start - self._origin
         tasks["end"] = recording.end - self._origin
         # a task is ready when the last of its predecessors has ended
         ready = np.full(graph.n, begin)

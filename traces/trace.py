@@ -146,14 +146,26 @@ class Run:
         """The algorithm's name, or what was imported."""
         return str(self.info["program"])
 
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What was asked for: op, type, n, nb and options.
+
+        Where the header does not say, the sizes and the data type of the program's first matrix.
+        """
+        known: dict[str, Any] = dict(self.info.get("parameters") or {})
+        first = next((matrix for matrix in self.matrices if not matrix["scratch"]), None)
+        if known or first is None:
+            return known
+        sizes = ("n", "nb") if first["m"] == first["n"] else ("m", "n", "nb")
+        return {name: first[name] for name in sizes} | {"type": _letter(first["dtype"])}
+
     @property
     def setting(self) -> tuple[Any, ...]:
         """What repeats of one another have in common."""
         keys = ("program", "graph", "engine", "policy", "workers", "ranks", "distribution")
-        parameters = self.info.get("parameters") or {}
         return (
             *(str(self.info.get(key)) for key in keys),
-            *((name, str(value)) for name, value in sorted(parameters.items())),
+            *((name, str(value)) for name, value in sorted(self.parameters.items())),
         )
 
     @cached_property
@@ -383,3 +395,9 @@ class Run:
         if tasks:
             tables["tasks"] = np.concatenate(tasks)
         return Trace({**self.trace.header, "runs": runs, "series": []}, tables)
+
+
+def _letter(dtype: str) -> str:
+    """LAPACK's letter of a data type, or its name where LAPACK has none."""
+    letters = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}
+    return letters.get(dtype, dtype)

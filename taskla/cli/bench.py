@@ -15,6 +15,7 @@ from taskla.cli.options import (
     numbers,
     output_options,
     size_options,
+    terminating,
     usage,
     words,
 )
@@ -32,6 +33,9 @@ __all__ = ["Row", "command"]
 #: Columns that say what was run.
 SETTINGS = {"op", "type", "n", "nb", "ranks", "grid", "dist", "engine", "policy", "workers"}
 SETTINGS |= {"pivot", "precision", "compression", "energy"}
+
+#: Why there are no joules where none were asked for.
+_OFF = "switched off"
 
 #: Seconds at rest before the first run, where there are meters: idle power is a bucket of its own.
 _IDLE = 1.0
@@ -201,8 +205,9 @@ def _rows(
         measure_idle(source.meters, _IDLE)
     how: dict[str, Any] = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
     try:
-        for p, engine, map_ in combinations:
-            yield _row(p, engine, map_, source=source, recorder=recorder, **how)
+        with terminating():
+            for p, engine, map_ in combinations:
+                yield _row(p, engine, map_, source=source, recorder=recorder, **how)
     finally:
         # what ran before an error or Ctrl-C is worth looking at
         if recorder is not None:
@@ -289,6 +294,8 @@ def _row(
         click.echo(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}", err=True)
         status = "FAILED"
     joules = measured.joules
+    if measured.note and source.reason != _OFF:
+        click.echo(f"energy {measured.energy}: {measured.note}", err=True)
     return Row(
         op=p.op,
         type=p.type,

@@ -19,7 +19,6 @@ from taskla.engines.base import TileSource
 from taskla.engines.journal import task_figures
 from taskla.engines.threads import ThreadsEngine
 from taskla.flow import TaskFlow
-from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.routines import Problem
 from taskla.traces import Recorder
@@ -44,6 +43,8 @@ class Measured:
         Median of the repeats; None when unavailable.
     energy : {"measured", "modelled", "unavailable"}
         What the joules are.
+    note : str or None
+        Why there are none, or which of them are missing.
     residual : float or None
         The worst of the repeats, None when nothing was checked.
     passed : bool or None
@@ -56,6 +57,7 @@ class Measured:
     tasks_run: int | None = None
     joules: float | None = None
     energy: str | None = None
+    note: str | None = None
     residual: float | None = None
     passed: bool | None = None
 
@@ -65,12 +67,14 @@ class _Observed(Engine):
 
     name: ClassVar[str] = "observed"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: ThreadsEngine) -> None:
         self.engine = engine
         self.graphs: list[TaskGraph] = []
         self.running = 0.0
 
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        # dependencies and priorities belong to the submission of tasks
+        self.engine.prepare(graph)
         begin = perf_counter()
         self.engine.run(graph, matrices)
         self.running += perf_counter() - begin
@@ -135,18 +139,18 @@ def measure(
             times.append(time)
             submissions.append(time - observed.running)
             span = begin, begin + time
-            reports.append(_report(source, span, first, last, observed.graphs, engine.workers))
+            ran = [engine.prepare(graph) for graph in observed.graphs]
+            reports.append(_report(source, span, first, last, ran, engine.workers))
             if checked:
                 checks.append(check(p, operands, outcome, seed))
         # before the next ones take as much memory again
         del operands
     tasks = sum(int(graph.multiplicity.sum()) for graph in observed.graphs)
-    width = getattr(engine, "fuse", 1)
     return Measured(
         t_submit=median(submissions),
         time=median(times),
         tasks=tasks,
-        tasks_run=sum(fuse(graph, width).n for graph in observed.graphs),
+        tasks_run=sum(engine.prepare(graph).n for graph in observed.graphs),
         **_energy(reports),
         # NaN is the worst of all, as NumPy has it
         residual=float(np.max([residual for residual, _ in checks])) if checks else None,
@@ -193,7 +197,9 @@ def _report(
 def _energy(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the joules of the repeats, and what they are; of several words the weakest holds."""
     words = {report["source"] for report in reports}
+    note = next((report["reason"] for report in reports if "reason" in report), None)
     if "unavailable" in words:
-        return {"joules": None, "energy": "unavailable"}
+        return {"joules": None, "energy": "unavailable", "note": note}
     joules = median(report["joules"] for report in reports)
-    return {"joules": joules, "energy": "modelled" if "modelled" in words else "measured"}
+    word = "modelled" if "modelled" in words else "measured"
+    return {"joules": joules, "energy": word, "note": note}

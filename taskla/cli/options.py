@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -16,8 +19,10 @@ __all__ = [
     "grid",
     "numbers",
     "output_options",
+    "refuse_same",
     "size_options",
     "suggest",
+    "terminating",
     "usage",
     "words",
 ]
@@ -106,6 +111,30 @@ def suggest(given: str, commands: Sequence[str]) -> str:
     close = get_close_matches(given, commands, n=1)
     hint = f"did you mean {close[0]}? There are" if close else "there are"
     return f"no command {given!r}; {hint} {', '.join(commands)}"
+
+
+def refuse_same(output: Path | None, *read: Path) -> None:
+    """Refuse an output that is one of the files that are read: it would be lost."""
+    for file in read:
+        if output is not None and output.exists() and output.samefile(file):
+            raise click.UsageError(f"output is {str(output)!r}, which is read: give another name")
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Leave by SystemExit on SIGTERM, so that what is to be saved is: a batch job's time is up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

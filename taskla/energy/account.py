@@ -51,9 +51,9 @@ class Account(NamedTuple):
         For JSON, without NaN. ``source`` is "measured", "modelled" or "unavailable". The first two
         come with ``joules``, ``idle_joules`` (of no task), ``watts`` (the mean, None for a run that
         took no time) and ``edp`` (energy-delay product, J s), the last with ``reason``. Measured:
-        ``meters``, each with ``name``, ``kind``, ``idle_power``, ``idle_source``, ``joules``, and
-        ``reason`` where joules are None; ``weights`` by kernel, where set. Modelled: ``model``, the
-        figures with their sources.
+        ``reason`` where a meter has no figure, ``meters``, each with ``name``, ``kind``,
+        ``idle_power``, ``idle_source``, ``joules``, and ``reason`` where joules are None;
+        ``weights`` by kernel, where set. Modelled: ``model``, the figures with their sources.
     """
 
     tasks: NDArray[np.float64] | None
@@ -113,7 +113,10 @@ def _measured(
     if all(about["joules"] is None for about in meters):
         reasons = "; ".join(f"{about['name']}: {about['reason']}" for about in meters)
         return _unavailable(reasons, meters=meters)
-    extra = {"weights": dict(source.weights)} if source.weights else {}
+    extra: dict[str, Any] = {"weights": dict(source.weights)} if source.weights else {}
+    missing = [f"{about['name']}: {about['reason']}" for about in meters if "reason" in about]
+    if missing:
+        extra["reason"] = "without " + "; ".join(missing)
     return Account(shares, _report("measured", total, idle, seconds, meters=meters, **extra))
 
 

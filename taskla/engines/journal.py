@@ -66,16 +66,20 @@ class Journal:
             self.recorder.save()
 
     @contextmanager
-    def run(self, graph: TaskGraph, **info: Any) -> Iterator[tuple[Recording, Sampler]]:
+    def run(
+        self, graph: TaskGraph, submitted: float, **info: Any
+    ) -> Iterator[tuple[Recording, Sampler]]:
         """Record what runs inside ``with``.
 
         Parameters
         ----------
         graph : TaskGraph
+        submitted : float
+            Clock reading of when the engine got the tasks.
         **info
             For the header's description of the run.
         """
-        recording = self.recorder.start(graph, **info)
+        recording = self.recorder.start(graph, submitted, **info)
         sampler = Sampler(recording, self.source.meters)
         error: BaseException | None = None
         try:

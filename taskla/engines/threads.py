@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
 from operator import index
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -60,8 +61,8 @@ class ThreadsEngine(Engine):
     trace : path or Recorder, optional
         Record every run: see `taskla.traces`. A file is written when ``with`` ends, whatever
         happened inside, or when Python ends after `set_default`.
-    energy : str, default "auto"
-        Where the joules of a trace come from: see `taskla.energy.find`.
+    energy : str, optional
+        Where the joules of a trace come from: see `taskla.energy.find`. Default: "auto".
     progress : bool, optional
         Whether to show a progress bar on standard error. Default: at a terminal, once a run has
         taken a second.
@@ -69,8 +70,8 @@ class ThreadsEngine(Engine):
     Raises
     ------
     ValueError
-        When `workers` or `fuse` is not an integer of at least 1, `progress` not a bool or None, or
-        there is no such policy.
+        When `workers` or `fuse` is not an integer of at least 1, `progress` not a bool or None,
+        there is no such policy or source of energy, or energy is asked for without a trace.
     TypeError
         When `policy` is neither a name nor a policy.
     OSError
@@ -86,7 +87,7 @@ class ThreadsEngine(Engine):
         fuse: int | None = None,
         progress: bool | None = None,
         trace: str | os.PathLike[str] | Recorder | None = None,
-        energy: str = "auto",
+        energy: str | None = None,
     ) -> None:
         self.workers = cores() if workers is None else _at_least_one("workers", workers)
         self.policy = schedulers.get(policy)
@@ -94,7 +95,9 @@ class ThreadsEngine(Engine):
         if progress not in (None, True, False):
             raise ValueError(f"progress is {progress!r}; it must be True, False or None")
         self.progress = progress
-        self.journal = None if trace is None else _journal(trace, energy)
+        if energy is not None and trace is None:
+            raise ValueError(f"energy is {energy!r}; it is for a trace: give trace as well")
+        self.journal = None if trace is None else _journal(trace, energy or "auto")
 
     def __repr__(self) -> str:
         return (
@@ -104,7 +107,8 @@ class ThreadsEngine(Engine):
 
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         """Run all tasks of a graph: see `Engine.run`."""
-        graph = _prepared(graph, self.fuse)
+        submitted = perf_counter()
+        graph = self.prepare(graph)
         execution = Execution(graph, matrices)
         # What a running task asks of taskla is a part of that task.
         if self.journal is None or graph.n == 0 or is_worker():
@@ -112,12 +116,30 @@ class ThreadsEngine(Engine):
             return
         workers, policy = self.workers, self.policy.name
         with self.journal.run(
-            graph, engine=self.name, policy=policy, workers=workers, ranks=1, fuse=self.fuse
+            graph,
+            submitted,
+            engine=self.name,
+            policy=policy,
+            workers=workers,
+            ranks=1,
+            fuse=self.fuse,
         ) as (recording, sampler):
             job = self._job(graph, execution, recording)
             if isinstance(job, GraphRun):
                 sampler.waiting = lambda: job.waiting
             conduct(job, workers, self.progress)
+
+    def prepare(self, graph: TaskGraph) -> TaskGraph:
+        """Return the graph that runs in place of another, with all that running it needs.
+
+        Sums are put in order and tasks fused, dependencies and priorities derived. What comes of it
+        is kept, so that running the graph afterwards begins at once.
+        """
+        graph = _prepared(graph, self.fuse)
+        if graph.n > 1:
+            graph.indegree  # noqa: B018 (derived when first asked for)
+            graph.priorities()
+        return graph
 
     def _job(
         self, graph: TaskGraph, execution: Execution, recording: Recording | None = None

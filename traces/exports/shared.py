@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.atomic import beside, flush, swap
+from taskla.atomic import beside, check_folder, flush, swap
 from taskla.traces.trace import Run, Series
 
 __all__ = ["arrows", "curves", "replacing_folder", "tile", "title"]
@@ -33,14 +33,13 @@ def replacing_folder(path: Path_, ours: Iterable[str]) -> Iterator[Path]:
 
     Raises
     ------
-    FileNotFoundError
-        When the parent folder does not exist.
+    OSError
+        When the parent folder does not exist or cannot be written to.
     FileExistsError
         When `path` is a file, or a folder that holds anything else.
     """
     path = Path(path).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder")
+    check_folder(path.parent)
     _check_replaceable(path, tuple(ours))
     with beside(path) as temporary:
         yield temporary

@@ -63,7 +63,10 @@ def _records(run: Run) -> Iterator[list[tuple[str, str]]]:
     access = np.searchsorted(accesses["task"], [*tasks["task"], np.iinfo(np.int32).max])
     handles, sizes = _handles(run)
     modes = np.array(_MODES)[accesses["mode"]]
-    times = {name: (tasks[name] - run.begin) * 1e3 for name in ("submit", "start", "end")}
+    # what was submitted before the run began was there from its begin on
+    times = {
+        name: np.maximum(tasks[name] - run.begin, 0) * 1e3 for name in ("submit", "start", "end")
+    }
     for row, task in enumerate(tasks):
         name = _text(run.kernels[task["kernel"]])
         # StarPU counts from 1, and takes 0 for none

@@ -35,13 +35,9 @@ class Panel(NamedTuple):
 
 def title(run: Run) -> str:
     """Return the run in a few words: ``potrf, n = 1024, nb = 128``."""
-    known = dict(run.info.get("parameters") or {})
-    for matrix in run.matrices:
-        if not matrix["scratch"]:
-            known.setdefault("n", matrix["n"])
-            known.setdefault("nb", matrix["nb"])
-            break
-    sizes = [f"{name} = {plain(known[name])}" for name in ("m", "n", "nb") if known.get(name)]
+    known = run.parameters
+    names = ("n", "nb") if known.get("m") == known.get("n") else ("m", "n", "nb")
+    sizes = [f"{name} = {plain(known[name])}" for name in names if known.get(name)]
     return ", ".join([plain(run.program), *sizes])
 
 
@@ -114,5 +110,6 @@ def panels(run: Run) -> list[Panel]:
 def _power(run: Run, series: Series, colour: str) -> Curve:
     name = plain(series.name, 14) + (" (model)" if series.source == "modelled" else "")
     # a sample is the mean since the one before it: it holds from there on
-    since = np.concatenate([series.time[:1], series.time]) - run.begin
+    first = min(float(series.time[0]), run.begin)
+    since = np.concatenate([[first], series.time]) - run.begin
     return Curve(name, colour, since, np.concatenate([series.value, series.value[-1:]]))

@@ -23,7 +23,7 @@ _KERNELS = {
     "potrf": "#d55e00",
     "getrf": "#0072b2",
     "getrf_nopiv": "#0072b2",
-    "getrf_tnt_leaf": "#0072b2",
+    "getrf_tnt_leaf": "#cc79a7",
     "getrf_tnt_merge": "#332288",
     "getrf_tnt_pivots": "#d55e00",
     "trsm": "#56b4e9",

@@ -10,7 +10,7 @@ import click
 
 from taskla.cli.options import debug_option, output_options
 from taskla.cli.table import emit
-from taskla.cli.trace.text import printable, status, table, unit_of
+from taskla.cli.trace.text import printable, status, table, unit_of, words
 
 if TYPE_CHECKING:
     from taskla.traces import Run
@@ -47,6 +47,9 @@ def command(a: Path, b: Path, run_a: int | None, run_b: int | None, form: str | 
     for name, (file, runs) in sides.items():
         if problem := status(runs[0]):
             click.echo(f"{name}, run {runs[0].number} of {printable(file)}: {problem}", err=True)
+    unlike = _unlike(sides["A"][1][0], sides["B"][1][0])
+    if unlike:
+        click.echo(f"A and B are different problems: {unlike}", err=True)
     found = compare(sides["A"][1], sides["B"][1])
     if form:
         emit(map(_row, found), form)
@@ -58,7 +61,23 @@ def command(a: Path, b: Path, run_a: int | None, run_b: int | None, form: str | 
 
 def _words(file: Path, runs: Sequence[Run]) -> str:
     numbers = ", ".join(str(run.number) for run in runs)
-    return f"{printable(file)}, {printable(runs[0].program)}, run{'s'[: len(runs) > 1]} {numbers}"
+    first = runs[0]
+    about = {"program": first.program, **_sizes(first.parameters)}
+    about |= {name: first.info.get(name) for name in ("policy", "workers")}
+    known = {name: value for name, value in about.items() if value is not None}
+    return f"{printable(file)}: {printable(words(known))}; run{'s'[: len(runs) > 1]} {numbers}"
+
+
+def _sizes(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: parameters.get(name) for name in ("m", "n", "nb", "type")}
+
+
+def _unlike(a: Run, b: Run) -> str:
+    """Say in what two runs are not the same problem; tile size, policy and workers may differ."""
+    pairs = [("program", a.program, b.program), ("status", a.info["status"], b.info["status"])]
+    pairs += [(name, a.parameters.get(name), b.parameters.get(name)) for name in ("m", "n", "type")]
+    found = [f"{name} {x} and {y}" for name, x, y in pairs if x != y and None not in (x, y)]
+    return printable(", ".join(found))
 
 
 def _row(found: Difference) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taskla.cli.options import debug_option
+from taskla.cli.options import debug_option, refuse_same
 
 __all__ = ["command"]
 
@@ -38,6 +38,7 @@ def command(file: Path, form: str, output: Path, run: int | None) -> None:
 
     What is at the output is replaced if it is a file, or a folder of such an export.
     """
+    refuse_same(output, file)
     from taskla.traces import read
     from taskla.traces.exports import get
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taskla.cli.options import debug_option
+from taskla.cli.options import debug_option, refuse_same
 
 __all__ = ["command"]
 
@@ -26,6 +26,7 @@ def command(file: Path, output: Path) -> None:
     from taskla.traces import write
     from taskla.traces.exports.starpu_import import read
 
+    refuse_same(output, file)
     check_file(output)
     trace = read(file)
     write(trace, output)

@@ -66,7 +66,7 @@ def _run(run: Run) -> dict[str, Any]:
     from taskla.traces.analysis import energy
 
     found = energy(run)
-    about = {**(run.info.get("parameters") or {}), **run.info}
+    about = {**run.parameters, **run.info}
     return {
         "run": run.number,
         **{key: scalar(about.get(key)) for key in SETTINGS},

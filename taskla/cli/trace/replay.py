@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from taskla.cli.options import debug_option, numbers, output_options, usage, words
+from taskla.cli.options import (
+    debug_option,
+    numbers,
+    output_options,
+    refuse_same,
+    usage,
+    words,
+)
 from taskla.cli.table import emit
 
 __all__ = ["command"]
@@ -73,6 +80,7 @@ def command(
     from taskla.engines.replay import replay
     from taskla.traces import read, write
 
+    refuse_same(output, file)
     if output is not None:
         check_file(output)
     run = read(file).run(number)

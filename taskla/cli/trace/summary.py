@@ -40,10 +40,10 @@ def command(file: Path, number: int | None, form: str | None) -> None:
     wait for one another, by their recorded durations; the area is the time of all tasks over the
     number of workers. Efficiency is the larger bound over the makespan.
 
-    Where the time went, over all workers: busy (tasks ran), overhead (the worker was idle, and the
-    task that it ran next was ready with its tiles there), start-up (its first task was not ready),
-    starvation (its next task was not ready, or it had none at all), end (after its last task).
-    Together they are workers x makespan.
+    Where the time went, over all workers: busy (tasks ran); between tasks, overhead (the next one
+    was ready with its tiles there) and starvation (it was not; workers without a task); start-up
+    (before a worker's first task); end (after its last one). Together they are workers x makespan.
+    A worker is idle in all of them but busy.
 
     Kernels: time is the sum over workers, share that of the busy time, Gflop/s the rate of one
     worker while it runs them; then the distribution of the durations of tasks: q1 and q3 are the
@@ -108,7 +108,7 @@ def _show(trace: Trace, run: Run) -> None:
 def _facts(trace: Trace, run: Run, about: Summary) -> dict[str, str]:
     from taskla.traces.comparison import repeats
 
-    parameters = words(run.info.get("parameters") or {})
+    parameters = words(run.parameters)
     same = repeats(trace, run.number)
     facts = {
         f"run {run.number}": ", ".join(filter(None, [about.program, parameters])),
@@ -118,7 +118,10 @@ def _facts(trace: Trace, run: Run, about: Summary) -> dict[str, str]:
     if len(same) > 1:
         times = [other.makespan for other in same]
         facts["repeats"] = f"{len(same)}, makespans {min(times):.4g} to {max(times):.4g} s"
-    efficiency = "" if about.efficiency is None else f": {percent(about.efficiency)} % efficiency"
+    if len(trace) > len(same):
+        others = dict.fromkeys(other.program for other in trace.runs if other not in same)
+        facts["other runs"] = f"{len(trace) - len(same)} ({', '.join(others)}): see trace info"
+    reached = "" if about.efficiency is None else f", {percent(about.efficiency)} % of the makespan"
     larger = "critical path" if about.critical_path > about.area else "area"
     fused = f", fused from {about.tile_tasks}" if about.tile_tasks > about.tasks else ""
     left = about.submitted - about.tasks
@@ -127,7 +130,7 @@ def _facts(trace: Trace, run: Run, about: Summary) -> dict[str, str]:
         "makespan": f"{about.makespan:.4g} s",
         "critical path": f"{about.critical_path:.4g} s",
         "area": f"{about.area:.4g} s",
-        "bound": f"{about.bound:.4g} s, the {larger}{efficiency}",
+        "bound": f"{about.bound:.4g} s, the {larger}{reached}",
         "work": f"{about.flops / 1e9:.4g} Gflop{_rate(about.gflops, 'Gflop/s')}",
         "bytes": f"tasks read {about.bytes_read / 1e9:.4g} GB, wrote "
         f"{about.bytes_written / 1e9:.4g} GB; {about.messages} messages, "
@@ -141,13 +144,14 @@ def _rate(value: float | None, unit: str) -> str:
 
 
 def _energy(about: Summary) -> str:
+    note = "" if about.energy_note is None else f"; {about.energy_note}"
     if about.joules is None:
-        return "unavailable"
+        return f"unavailable{note}"
     idle = "" if about.idle_joules is None else f", {about.idle_joules:.4g} J of them in no task"
     return (
         f"{about.joules:.4g} J {about.energy_source}{idle}{_rate(about.watts, 'W')}"
         f"{_rate(about.gflops_per_watt, 'Gflop/s/W')}"
-        f"{_rate(about.energy_delay, 'J s energy-delay')}"
+        f", energy-delay product {about.energy_delay:.4g} J s{note}"
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from taskla.cli.options import debug_option
+from taskla.cli.options import debug_option, refuse_same
 
 __all__ = ["command"]
 
@@ -48,8 +48,7 @@ def command(file: Path, number: int | None, output: Path | None, opened: bool) -
     kind = output.suffix.lower()
     if kind not in _ENDINGS:
         raise click.UsageError(f"OUT is {str(output)!r}; it must end in {', '.join(_ENDINGS)}")
-    if output.exists() and output.samefile(file):
-        raise click.UsageError(f"OUT is {str(output)!r}, the trace itself; give another name")
+    refuse_same(output, file)
     from taskla.atomic import check_file
     from taskla.traces import read
 
