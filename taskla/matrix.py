@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla import matrix_files
+from taskla.distributions import Distribution
 from taskla.formats import dtype_of, format_of, working_dtype
 from taskla.matrix_layout import Layout, MapTiles, each_tile
+from taskla.matrix_place import place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
+    OwnStore,
     Store,
     allocate,
+    allocate_own,
     layout_asked_for,
     merge_triangles,
     obstacle,
@@ -57,7 +61,9 @@ class TiledMatrix:
     writeable : bool
         Whether tiles may be written; False over a read-only array or file.
     nbytes : int
-        Bytes in the tiles that exist.
+        Bytes in the tiles that exist; of a distributed matrix, in those of this rank.
+    distribution : Distribution or None
+        The owners of its tiles; None for a matrix that one process has all of.
 
     Examples
     --------
@@ -69,7 +75,12 @@ class TiledMatrix:
     """
 
     def __init__(
-        self, layout: Layout, dtype: np.dtype[Any], arrays: Sequence[NDArray[Any]]
+        self,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        arrays: Sequence[NDArray[Any]],
+        distribution: Distribution | None = None,
+        rank: int = 0,
     ) -> None:
         """Take arrays as `taskla.matrix_store` describes; the class methods prepare them."""
         self.layout = layout
@@ -77,8 +88,15 @@ class TiledMatrix:
         self.shape = layout.m, layout.n
         self.mt, self.nt = layout.mt, layout.nt
         self.dtype = dtype
-        self.nbytes = layout.entries * dtype.itemsize
-        self._store = Store(layout, arrays)
+        self.distribution = distribution
+        self._rank = rank
+        self._store: Store | OwnStore
+        if distribution is None:
+            self._store = Store(layout, arrays)
+            self.nbytes = layout.entries * dtype.itemsize
+        else:
+            self._store = OwnStore(layout, _own(layout, distribution, rank), arrays)
+            self.nbytes = sum(array.nbytes for array in arrays)
         self.order: Order = self._store.order
         self.writeable = self._store.writeable
         self._tiles: dict[tuple[int, int], Tile] = {}
@@ -130,6 +148,12 @@ class TiledMatrix:
         why = obstacle(array, dtype)
         if copy is False and why:
             raise ValueError(f"copy is False and a copy of a is needed: {why}")
+        if place().ranks > 1:
+            if copy is False:
+                raise ValueError("copy is False; a rank copies its tiles of an array")
+            matrix = cls._make((layout.m, layout.n), layout.nb, dtype, layout.uplo, "F", np.empty)
+            matrix._fill(lambda rows, cols: array[rows, cols], map_tiles)
+            return matrix
         if copy is False or (copy is None and not why and array.flags.writeable):
             return cls(layout, dtype, [array])
         matrix = cls(layout, dtype, allocate(layout, dtype, np.empty))
@@ -145,9 +169,10 @@ class TiledMatrix:
         dtype: DTypeLike = "float64",
         uplo: str | None = None,
         *,
+        distribution: Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
-        """Assemble a matrix tile by tile.
+        """Assemble a matrix tile by tile; each rank makes its own tiles.
 
         Parameters
         ----------
@@ -160,6 +185,8 @@ class TiledMatrix:
             As for `from_array`.
         dtype : dtype-like
             float32, float64, complex64 or complex128.
+        distribution : Distribution, optional
+            Of the tiles over the ranks. Default: that of the engine.
         map_tiles : callable, optional
             Who calls `f`, see `taskla.matrix_layout`.
 
@@ -176,8 +203,8 @@ class TiledMatrix:
         >>> float(hilbert.to_array()[3, 1])
         0.2
         """
-        matrix = cls.empty(shape, nb, dtype, uplo)
-        each_tile(matrix.layout, lambda i, j: generate(matrix, i, j, f), map_tiles)
+        matrix = cls._make(shape, nb, dtype, uplo, "F", np.empty, distribution)
+        each_tile(matrix.own_tiles(), lambda i, j: generate(matrix, i, j, f), map_tiles)
         return matrix
 
     @classmethod
@@ -190,13 +217,14 @@ class TiledMatrix:
         *,
         seed: int = 0,
         kind: Kind = "general",
+        distribution: Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
         """Make a random test matrix, the same for every tile size and storage.
 
         Parameters
         ----------
-        shape, nb, dtype, uplo, map_tiles
+        shape, nb, dtype, uplo, distribution, map_tiles
             As for `from_function`.
         seed : int, default 0
             0 <= seed < 2**64.
@@ -218,7 +246,8 @@ class TiledMatrix:
         def block(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
             return random_block(seed, rows, cols, dtype, kind, n)
 
-        return cls.from_function(block, shape, layout.nb, dtype, uplo, map_tiles=map_tiles)
+        how = {"distribution": distribution, "map_tiles": map_tiles}
+        return cls.from_function(block, shape, layout.nb, dtype, uplo, **how)  # type: ignore[arg-type]
 
     @classmethod
     def load(
@@ -318,8 +347,8 @@ class TiledMatrix:
     def like(self, dtype: DTypeLike | None = None) -> TiledMatrix:
         """Return an `empty` matrix with the same shape, tile size, uplo and order."""
         dtype = self.dtype if dtype is None else dtype
-        order: Order = "F" if self.uplo else self.order
-        return type(self).empty(self.shape, self.nb, dtype, self.uplo, order)
+        order: Order = "F" if self.uplo or self.distribution else self.order
+        return self._make(self.shape, self.nb, dtype, self.uplo, order, np.empty, self.distribution)
 
     @classmethod
     def _make(
@@ -330,12 +359,23 @@ class TiledMatrix:
         uplo: str | None,
         order: Order,
         how: Callable[..., NDArray[Any]],
+        distribution: Distribution | None = None,
     ) -> TiledMatrix:
         checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
         layout = layout_asked_for(shape, nb, checked, uplo)
         if order not in (("F",) if layout.uplo else ("F", "C")):
             raise ValueError(f"order is {order!r}; allowed: 'F' and, without uplo, 'C'")
-        return cls(layout, checked, allocate(layout, checked, how, order))
+        here = place()
+        if here.ranks == 1:
+            if distribution is not None and distribution.ranks > 1:
+                raise ValueError(f"distribution is {distribution}; there is one rank")
+            return cls(layout, checked, allocate(layout, checked, how, order))
+        distribution = distribution or here.distribution
+        if distribution is None or distribution.ranks != here.ranks:
+            raise ValueError(f"distribution is {distribution}; there are {here.ranks} ranks")
+        own = _own(layout, distribution, here.rank)
+        arrays = allocate_own(layout, own, checked, how)
+        return cls(layout, checked, arrays, distribution, here.rank)
 
     # What it is ---------------------------------------------------------------------------------
 
@@ -346,13 +386,15 @@ class TiledMatrix:
 
     @property
     def owner_map(self) -> NDArray[np.intp]:
-        """The process that owns each tile, shape (mt, nt): 0, as there is one; a new array."""
-        return np.zeros((self.mt, self.nt), np.intp)
+        """The process that owns each tile, shape (mt, nt); a new array."""
+        if self.distribution is None:
+            return np.zeros((self.mt, self.nt), np.intp)
+        return self.distribution(*np.indices((self.mt, self.nt)))
 
     @property
     def slices(self) -> int:
-        """Groups of ranks that take the steps of an algorithm in turn: 1, as there is one rank."""
-        return 1
+        """Groups of ranks that take the steps of an algorithm in turn: the distribution's."""
+        return 1 if self.distribution is None else self.distribution.slices
 
     @property
     def lr_rank_map(self) -> NDArray[np.intp]:
@@ -368,7 +410,8 @@ class TiledMatrix:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tiles hold addresses, which mean nothing in another process.
-        return type(self), (self.layout, self.dtype, self._store.arrays)
+        arrays = self._store.arrays
+        return type(self), (self.layout, self.dtype, arrays, self.distribution, self._rank)
 
     # Its tiles ----------------------------------------------------------------------------------
 
@@ -390,9 +433,18 @@ class TiledMatrix:
                     f"tile ({i}, {j}) does not exist; "
                     f"allowed: 0 <= i < {self.mt}, 0 <= j < {self.nt}{limit}"
                 )
+            if isinstance(self._store, OwnStore) and (i, j) not in self._store:
+                owner = self.owner_map[i, j]
+                raise IndexError(f"tile ({i}, {j}) belongs to rank {owner}, not {self._rank}")
             # Two threads may cut the same tile at once; either one serves.
             found = self._tiles[i, j] = self._store.cut(i, j)
         return found
+
+    def own_tiles(self) -> list[tuple[int, int]]:
+        """Return the indices of the tiles that are here: all, or those of this rank."""
+        if self.distribution is None:
+            return list(self.layout.tiles())
+        return _own(self.layout, self.distribution, self._rank)
 
     def _put(self, i: int, j: int, block: NDArray[Any]) -> None:
         """Copy a block into tile (i, j), the triangle that counts if it is on the diagonal."""
@@ -412,7 +464,7 @@ class TiledMatrix:
         def fill(i: int, j: int) -> None:
             self._put(i, j, block(self.rows(i), self.cols(j)))
 
-        each_tile(self.layout, fill, map_tiles)
+        each_tile(self.own_tiles(), fill, map_tiles)
 
     # Turned into something ----------------------------------------------------------------------
 
@@ -450,15 +502,18 @@ class TiledMatrix:
         if self.uplo is None:
             if fill is not None:
                 raise ValueError(f"fill is {fill!r}; a matrix without uplo has nothing to fill")
+            if self.distribution is not None:
+                return self._gathered(order)
             return np.array(self._store.arrays[0], order=order, copy=copy)
         if fill not in (None, "triangle", "symmetric", "hermitian"):
             raise ValueError(f"fill is {fill!r}; allowed: None, triangle, symmetric, hermitian")
         if copy is False:
             raise ValueError(f"copy is False; a matrix with uplo {self.uplo!r} must be copied")
         array = np.zeros(self.shape, self.dtype, order=self.order if order == "K" else order)
-        for i, j in self.layout.tiles():
+        for i, j, block in self._blocks():
             rows, cols = self.rows(i), self.cols(j)
-            block = self._block(rows, cols)
+            if i == j:
+                block = triangle(block, self.uplo)
             if fill in ("symmetric", "hermitian"):
                 mirrored = block.T.conj() if fill == "hermitian" else block.T
                 array[cols, rows] = mirrored
@@ -467,6 +522,22 @@ class TiledMatrix:
             array[rows, cols] = block
         if fill == "hermitian" and self.dtype.kind == "c":
             np.einsum("ii->i", array).imag = 0
+        return array
+
+    def _blocks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
+        """Iterate over all tiles; of a distributed matrix on all ranks."""
+        if self.distribution is None:
+            return ((i, j, self.tile(i, j).array) for i, j in self.layout.tiles())
+        gather = place().gather
+        if gather is None:
+            raise ValueError("the matrix is distributed, and its tiles are gathered by the engine")
+        blocks: Iterator[tuple[int, int, NDArray[Any]]] = gather(self)
+        return blocks
+
+    def _gathered(self, order: Literal["K", "F", "C"]) -> NDArray[Any]:
+        array = np.empty(self.shape, self.dtype, order="F" if order == "K" else order)
+        for i, j, block in self._blocks():
+            array[self.rows(i), self.cols(j)] = block
         return array
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -483,7 +554,7 @@ class TiledMatrix:
     def astype(self, dtype: DTypeLike) -> TiledMatrix:
         """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real."""
         result = self.like(dtype)
-        for i, j in self.layout.tiles():
+        for i, j in self.own_tiles():
             result._put(i, j, self.tile(i, j).array)
         return result
 
@@ -512,9 +583,17 @@ class TiledMatrix:
         FileExistsError
             When `path` exists and is not of the kind that is to be written.
         """
+        if self.distribution is not None:
+            raise ValueError("a distributed matrix cannot be saved yet: save its to_array()")
         whole = self._store.arrays[0] if self.uplo is None else None
         stored = matrix_files.Stored(self.layout, self.dtype, self.order, self._block, whole)
         matrix_files.write(path, stored)
+
+
+def _own(layout: Layout, distribution: Distribution, rank: int) -> list[tuple[int, int]]:
+    """Return the tiles of a rank, column after column."""
+    owner = distribution(*np.indices((layout.mt, layout.nt)))
+    return [(i, j) for i, j in layout.tiles() if owner[i, j] == rank]
 
 
 def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:

@@ -150,10 +150,12 @@ def set_map_tiles(map_tiles: MapTiles) -> MapTiles:
 
 
 def each_tile(
-    layout: Layout, function: Callable[[int, int], None], map_tiles: MapTiles | None = None
+    tiles: list[tuple[int, int]],
+    function: Callable[[int, int], None],
+    map_tiles: MapTiles | None = None,
 ) -> None:
-    """Have `map_tiles`, or the one that is set, call ``function(i, j)`` for the layout's tiles."""
-    (map_tiles or _map_tiles)(function, list(layout.tiles()))
+    """Have `map_tiles`, or the one that is set, call ``function(i, j)`` for some tiles."""
+    (map_tiles or _map_tiles)(function, tiles)
 
 
 _TILE_SIZES = {

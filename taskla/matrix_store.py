@@ -12,8 +12,10 @@ from taskla.matrix_layout import Layout, Uplo, layout_of
 from taskla.tile import Order, Tile
 
 __all__ = [
+    "OwnStore",
     "Store",
     "allocate",
+    "allocate_own",
     "layout_asked_for",
     "merge_triangles",
     "obstacle",
@@ -75,6 +77,90 @@ class Store:
             width,
             part.order,
         )
+
+
+class OwnStore:
+    """Memory for the tiles of one rank, and the cutting of tiles from it.
+
+    The tiles of a tile column, or of a tile row of an upper triangle, lie one after the other, each
+    in one piece: so they are sent as they are, and neighbours merge into one tile.
+
+    Parameters
+    ----------
+    layout : Layout
+    own : sequence of (int, int)
+        The tiles that are here.
+    arrays : sequence of ndarray
+        As `allocate_own` makes them.
+
+    Attributes
+    ----------
+    arrays : tuple of ndarray
+    order : {"F", "C"}
+    writeable : bool
+    """
+
+    __slots__ = ("_where", "arrays", "order", "writeable")
+
+    def __init__(
+        self, layout: Layout, own: Sequence[tuple[int, int]], arrays: Sequence[NDArray[Any]]
+    ) -> None:
+        self.arrays = tuple(arrays)
+        self.order: Order = "F" if layout.uplo == "upper" else "C"
+        self.writeable = all(array.flags.writeable for array in arrays)
+        strips = _strips(layout, own)
+        self._where = {
+            tile: (strip, begin, end)
+            for strip, places in zip(self.arrays, strips, strict=True)
+            for tile, begin, end in places
+        }
+
+    def cut(self, i: int, j: int) -> Tile:
+        """Return tile (i, j), which must be here, as a view."""
+        strip, begin, end = self._where[i, j]
+        return Tile(strip[begin:end] if self.order == "C" else strip[:, begin:end])
+
+    def __contains__(self, tile: tuple[int, int]) -> bool:
+        return tile in self._where
+
+
+def allocate_own(
+    layout: Layout,
+    own: Sequence[tuple[int, int]],
+    dtype: np.dtype[Any],
+    how: Callable[..., NDArray[Any]],
+) -> list[NDArray[Any]]:
+    """Return new memory for some tiles of a matrix, as `OwnStore` takes it."""
+    arrays = []
+    for places in _strips(layout, own):
+        (i, j), _, _ = places[0]
+        length = places[-1][2]
+        if layout.uplo == "upper":
+            rows = layout.rows(i)
+            strip = how((rows.stop - rows.start, length), dtype, order="F")
+        else:
+            cols = layout.cols(j)
+            strip = how((length, cols.stop - cols.start), dtype, order="C")
+        for (row, column), begin, end in places:
+            # what lies beside a triangle is never used, and must not trap
+            if layout.uplo and row == column:
+                (strip[:, begin:end] if layout.uplo == "upper" else strip[begin:end])[...] = 0
+        arrays.append(strip)
+    return arrays
+
+
+def _strips(
+    layout: Layout, own: Sequence[tuple[int, int]]
+) -> list[list[tuple[tuple[int, int], int, int]]]:
+    """Tiles in strips, each with where it begins and ends."""
+    upper = layout.uplo == "upper"
+    strips: dict[int, list[tuple[tuple[int, int], int, int]]] = {}
+    for i, j in sorted(own):
+        places = strips.setdefault(i if upper else j, [])
+        along = layout.cols(j) if upper else layout.rows(i)
+        begin = places[-1][2] if places else 0
+        places.append(((i, j), begin, begin + along.stop - along.start))
+    return list(strips.values())
 
 
 def triangle_name(uplo: object) -> Uplo | None:

@@ -53,8 +53,8 @@ def test_without_a_setting_threads_run_with_default_options():
 
 def test_available_lists_the_engines():
     lines = available()
-    assert list(lines) == ["threads"]
-    assert lines["threads"].endswith(".")
+    assert list(lines) == ["threads", "mpi"]
+    assert all(line.endswith(".") for line in lines.values())
 
 
 def test_repr_shows_the_settings():
@@ -66,7 +66,7 @@ def test_repr_shows_the_settings():
     ("name", "options", "error", "message"),
     [
         ("dask", {}, ValueError, "engine 'dask' does not exist; there are threads"),
-        ("mpi", {"comm": None}, ValueError, "engine 'mpi' does not exist"),
+        ("cuda", {"comm": None}, ValueError, "'cuda' does not exist; there are threads, mpi"),
         ("threads", {"trace": "no/x.trace"}, FileNotFoundError, "no: no such folder"),
         ("threads", {"worker": 2}, TypeError, "engine 'threads' has no option 'worker'"),
         ("threads", {"workers": 0}, ValueError, "workers is 0; it must be an integer of at least"),

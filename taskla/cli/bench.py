@@ -228,12 +228,15 @@ def _combinations(
     **options: Any,
 ) -> Iterator[tuple[Problem, ThreadsEngine, Distribution]]:
     from taskla import distributions, engines
+    from taskla.engines.threads import ThreadsEngine
     from taskla.routines import problem, refuse_too_many_tasks
 
     for order, tile, letter, pivoting, count, name, map_ in product(
         n, nb or (None,), dtype, pivot or (None,), workers or (None,), policy, dist
     ):
-        runs: Any = engines.engine(engine, workers=count, policy=name)
+        runs = engines.engine(engine, workers=count, policy=name)
+        if not isinstance(runs, ThreadsEngine):
+            raise ValueError(f"engine is {engine!r}; bench times the engine 'threads' only, as yet")
         p = problem(op, order, tile, letter, runs.workers, pivot=pivoting, **options)
         _refuse_too_large(p)
         refuse_too_many_tasks(p)

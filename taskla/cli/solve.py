@@ -103,6 +103,10 @@ def _solve(
 
     with usage():
         runs: Any = engines.engine(engine, workers=workers, policy=policy)
+        if runs.name != "threads":
+            raise ValueError(
+                f"engine is {engine!r}; solve runs on the engine 'threads' only, as yet"
+            )
     positive = assume_a == "pos"
     A = TiledMatrix.load(a, nb)
     if A.m != A.n:

@@ -13,11 +13,12 @@ from typing import Any
 from taskla.engines import base
 from taskla.engines.base import Engine
 from taskla.matrix_layout import set_map_tiles
+from taskla.matrix_place import Place, set_place
 
 __all__ = ["Engine", "available", "current", "engine"]
 
 # Imported on first use: an engine may need packages that are not installed.
-_ENGINES = {"threads": "ThreadsEngine"}
+_ENGINES = {"threads": "ThreadsEngine", "mpi": "MPIEngine"}
 
 
 def engine(name: str = "threads", **options: Any) -> Engine:
@@ -28,8 +29,8 @@ def engine(name: str = "threads", **options: Any) -> Engine:
     name : str, default "threads"
         A name that `taskla.engines.available` lists.
     **options
-        Those of the engine. "threads" has ``workers``, ``policy``, ``fuse`` and ``progress``: see
-        `taskla.engines.threads.ThreadsEngine`.
+        Those of the engine: see `taskla.engines.threads.ThreadsEngine` and
+        `taskla.engines.mpi.MPIEngine`.
 
     Returns
     -------
@@ -93,3 +94,10 @@ def _map_tiles(function: Callable[[int, int], None], tiles: list[tuple[int, int]
 
 # Matrices are made tile by tile on the workers of the engine in force; they know of no engine.
 set_map_tiles(_map_tiles)
+
+
+def _place() -> Place:
+    return current().place
+
+
+set_place(_place)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
+from taskla.matrix_place import HERE, Place
+
 if TYPE_CHECKING:
     from taskla.graph import TaskGraph
     from taskla.tile import Tile
@@ -42,6 +44,11 @@ class Engine(ABC):
 
     name: ClassVar[str]
     """The name that `taskla.engine` knows it by."""
+
+    @property
+    def place(self) -> Place:
+        """Where this process stands among those that share new matrices."""
+        return HERE
 
     @abstractmethod
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:

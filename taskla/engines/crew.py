@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 
 from taskla import kernels
 from taskla.engines.progress import Bar
@@ -111,7 +112,12 @@ def is_worker() -> bool:
     return getattr(_thread, "at_work", False)
 
 
-def conduct(job: Job, workers: int, progress: bool | None = False) -> None:
+def conduct(
+    job: Job,
+    workers: int,
+    progress: bool | None = False,
+    attend: Callable[[threading.Event], None] | None = None,
+) -> None:
     """Have a crew do a job, with one BLAS thread a worker.
 
     One worker needs no thread of its own: it is the calling thread, unless that has a progress bar
@@ -125,6 +131,9 @@ def conduct(job: Job, workers: int, progress: bool | None = False) -> None:
         Employed at most; no more than the job has parts.
     progress : bool or None, default False
         See `taskla.engines.progress.Bar`.
+    attend : callable, optional
+        ``attend(over)`` is what the calling thread does until the event is set, when all workers
+        have gone home, in place of waiting or a bar; each worker is a thread of its own then.
 
     Raises
     ------
@@ -137,8 +146,10 @@ def conduct(job: Job, workers: int, progress: bool | None = False) -> None:
         workers = min(workers, job.count)
         bar = Bar.wanted(progress) if job.count > 1 else None
         with DeferredSignals(job.stop), kernels.blas_threads(1):
-            if workers > 1 or bar is not None:
-                _employ(job, workers, bar)
+            if attend is not None:
+                _employ(job, workers, attend)
+            elif workers > 1 or bar is not None:
+                _employ(job, workers, None if bar is None else partial(bar.watch, job))
             else:
                 _labour(job, 0)
     job.raise_failure()
@@ -153,8 +164,8 @@ def _labour(job: Job, worker: int) -> None:
         _thread.at_work = False
 
 
-def _employ(job: Job, workers: int, bar: Bar | None) -> None:
-    """Start worker threads and wait until they have ended."""
+def _employ(job: Job, workers: int, attend: Callable[[threading.Event], None] | None) -> None:
+    """Start worker threads and wait until they have ended, attending to something meanwhile."""
     over = threading.Event()
     at_work = workers
 
@@ -176,8 +187,10 @@ def _employ(job: Job, workers: int, bar: Bar | None) -> None:
             )
             thread.start()
             started.append(thread)
-        if bar is not None:
-            bar.watch(job, over)
+        if not workers:
+            over.set()
+        if attend is not None:
+            attend(over)
         # Not a join: before Python 3.13 an exception from a signal's handler that falls into one
         # makes the thread pass for ended.
         over.wait()

@@ -80,6 +80,18 @@ class Execution:
         if self._uses:
             self._release(self._numbers[begin:end])
 
+    def put(self, number: int, tile: Tile) -> None:
+        """Let a tile number stand for a tile, in place of what the matrix has."""
+        self._tiles[number] = tile
+
+    def drop(self, number: int) -> None:
+        """Forget the tile of a number."""
+        self._tiles.pop(number, None)
+
+    def tile(self, number: int) -> Tile:
+        """Return the tile of a number."""
+        return self._tile(number)
+
     # -- tasks with several tiles in an operand ----------------------------------------------------
 
     def _calls(self, task: int) -> Iterator[Call]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from taskla.engines.crew import Job
 from taskla.graph import TaskGraph
@@ -37,6 +40,8 @@ class GraphRun(Job):
         The size of the crew.
     recording : Recording, optional
         Where to note what ran.
+    outside : (n,) int array, optional
+        For how many things each task waits besides its predecessors; `arrive` tells of them.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class GraphRun(Job):
         policy: Policy,
         workers: int,
         recording: Recording | None = None,
+        outside: NDArray[np.integer[Any]] | None = None,
     ) -> None:
         super().__init__(graph.n)
         self._graph = graph
@@ -54,6 +60,10 @@ class GraphRun(Job):
         self._workers = workers
         self._recording = recording
         self._missing = graph.indegree.copy()
+        self._outside = 0
+        if outside is not None:
+            self._missing += outside.astype(np.int32)
+            self._outside = int(outside.sum())
         self._counts = self._missing.data
         self._pointer = graph.succ_ptr.data
         self._successors = graph.succ.data
@@ -66,7 +76,7 @@ class GraphRun(Job):
             bed.acquire()
         self._refused_at = [-1] * workers  # tasks left when a worker last found nothing
         policy.start(graph, workers)
-        for task in (graph.indegree == 0).nonzero()[0].tolist():
+        for task in (self._missing == 0).nonzero()[0].tolist():
             policy.ready(task, None)
             self._waiting += 1
 
@@ -129,7 +139,7 @@ class GraphRun(Job):
         self._idle.append(worker)
         # What the policy did not give to this worker it may give to another.
         self._wake()
-        if len(self._idle) == self._workers:
+        if len(self._idle) == self._workers and not self._outside:
             raise RuntimeError(
                 f"policy {self._policy.name!r} gave none of the {self._waiting} ready tasks to any "
                 f"of {self._workers} workers, while {self._left} tasks are left and none is running"
@@ -138,6 +148,28 @@ class GraphRun(Job):
         self._beds[worker].acquire()
         self.lock.acquire()
         self._coming -= 1
+
+    def arrive(self, tasks: Iterable[int]) -> None:
+        """Take note that something has come that these tasks waited for, besides predecessors."""
+        with self.lock:
+            for task in tasks:
+                self._outside -= 1
+                missing = self._counts[task] - 1
+                self._counts[task] = missing
+                if not missing:
+                    self._policy.ready(task, None)
+                    self._waiting += 1
+            # who found nothing before may find something now
+            for worker in self._idle:
+                self._refused_at[worker] = -1
+            if self._idle:
+                self._wake()
+
+    def dismiss(self) -> None:
+        """Let workers start nothing more, those that sleep as well."""
+        self.stop()
+        with self.lock:
+            self._wake_all()
 
     def _wake(self) -> None:
         """Wake a sleeping worker for each task that nobody is coming for. Needs the lock."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from taskla.engines.journal import Journal
     from taskla.traces import Recorder, Recording
 
-__all__ = ["ThreadsEngine"]
+__all__ = ["ThreadsEngine", "at_least_one"]
 
 Result = TypeVar("Result")
 
@@ -89,9 +89,9 @@ class ThreadsEngine(Engine):
         trace: str | os.PathLike[str] | Recorder | None = None,
         energy: str | None = None,
     ) -> None:
-        self.workers = cores() if workers is None else _at_least_one("workers", workers)
+        self.workers = cores() if workers is None else at_least_one("workers", workers)
         self.policy = schedulers.get(policy)
-        self.fuse = FUSE if fuse is None else _at_least_one("fuse", fuse)
+        self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
         if progress not in (None, True, False):
             raise ValueError(f"progress is {progress!r}; it must be True, False or None")
         self.progress = progress
@@ -206,7 +206,7 @@ def _journal(trace: str | os.PathLike[str] | Recorder, energy: Source | str) -> 
     return Journal(trace, energy)
 
 
-def _at_least_one(name: str, value: Any) -> int:
+def at_least_one(name: str, value: Any) -> int:
     """Return the value of an option that is a positive integer."""
     try:
         number = index(value)

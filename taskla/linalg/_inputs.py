@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from taskla.linalg import _passes
 from taskla.linalg._passes import Part
 from taskla.matrix import TiledMatrix
+from taskla.matrix_place import place
 from taskla.tile import Tile
 
 __all__ = [
@@ -196,7 +197,18 @@ def scratch(
 
 
 def tiled(a: Array, nb: int | None, uplo: Literal["lower", "upper"] | None = None) -> TiledMatrix:
-    """Return the tiles of an array, views all of them."""
+    """Return the tiles of an array, views all of them.
+
+    Raises
+    ------
+    ValueError
+        On several ranks, where an array is not shared.
+    """
+    if place().ranks > 1:
+        raise ValueError(
+            "functions on arrays of more than one tile run on one rank; on several, use "
+            "taskla.TiledMatrix and taskla.lapack"
+        )
     return TiledMatrix.from_array(a, nb, uplo, copy=False)
 
 
