@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,21 +12,18 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from taskla import matrix_files
 from taskla.distributions import Distribution
 from taskla.formats import dtype_of, format_of, working_dtype
-from taskla.matrix_layout import Layout, MapTiles, each_tile
+from taskla.matrix_layout import MapTiles, each_tile
 from taskla.matrix_place import place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
-    OwnStore,
-    Store,
     allocate,
     allocate_own,
     layout_asked_for,
-    merge_triangles,
     obstacle,
-    triangle,
     triangle_name,
 )
-from taskla.tile import Order, Tile
+from taskla.matrix_tiles import StoredTiles, tiles_of
+from taskla.tile import Order
 
 __all__ = ["BlockFunction", "TiledMatrix", "generate"]
 
@@ -34,7 +31,7 @@ BlockFunction: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], ArrayL
 """``f(rows, cols)``: the block in these rows and columns, shape (len(rows), len(cols))."""
 
 
-class TiledMatrix:
+class TiledMatrix(StoredTiles):
     """A dense matrix of nb x nb tiles, with smaller ones in the last tile row and column.
 
     Made by `from_array`, `from_function`, `load`, `empty`, `zeros` or `random`. A full matrix lies
@@ -73,33 +70,6 @@ class TiledMatrix:
     >>> A.tile(2, 0).shape
     (1, 2)
     """
-
-    def __init__(
-        self,
-        layout: Layout,
-        dtype: np.dtype[Any],
-        arrays: Sequence[NDArray[Any]],
-        distribution: Distribution | None = None,
-        rank: int = 0,
-    ) -> None:
-        """Take arrays as `taskla.matrix_store` describes; the class methods prepare them."""
-        self.layout = layout
-        self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
-        self.shape = layout.m, layout.n
-        self.mt, self.nt = layout.mt, layout.nt
-        self.dtype = dtype
-        self.distribution = distribution
-        self._rank = rank
-        self._store: Store | OwnStore
-        if distribution is None:
-            self._store = Store(layout, arrays)
-            self.nbytes = layout.entries * dtype.itemsize
-        else:
-            self._store = OwnStore(layout, _own(layout, distribution, rank), arrays)
-            self.nbytes = sum(array.nbytes for array in arrays)
-        self.order: Order = self._store.order
-        self.writeable = self._store.writeable
-        self._tiles: dict[tuple[int, int], Tile] = {}
 
     # Made from something ------------------------------------------------------------------------
 
@@ -373,183 +343,9 @@ class TiledMatrix:
         distribution = distribution or here.distribution
         if distribution is None or distribution.ranks != here.ranks:
             raise ValueError(f"distribution is {distribution}; there are {here.ranks} ranks")
-        own = _own(layout, distribution, here.rank)
+        own = tiles_of(layout, distribution, here.rank)
         arrays = allocate_own(layout, own, checked, how)
         return cls(layout, checked, arrays, distribution, here.rank)
-
-    # What it is ---------------------------------------------------------------------------------
-
-    @property
-    def format_map(self) -> NDArray[np.str_]:
-        """Names of the tiles' formats, shape (mt, nt); a new array."""
-        return np.full((self.mt, self.nt), format_of(self.dtype).name)
-
-    @property
-    def owner_map(self) -> NDArray[np.intp]:
-        """The process that owns each tile, shape (mt, nt); a new array."""
-        if self.distribution is None:
-            return np.zeros((self.mt, self.nt), np.intp)
-        return self.distribution(*np.indices((self.mt, self.nt)))
-
-    @property
-    def slices(self) -> int:
-        """Groups of ranks that take the steps of an algorithm in turn: the distribution's."""
-        return 1 if self.distribution is None else self.distribution.slices
-
-    @property
-    def lr_rank_map(self) -> NDArray[np.intp]:
-        """The tiles' numerical ranks, shape (mt, nt): -1, as all tiles are dense; a new array."""
-        return np.full((self.mt, self.nt), -1, np.intp)
-
-    def __repr__(self) -> str:
-        return (
-            f"TiledMatrix({self.m} x {self.n} {self.dtype}, nb={self.nb}, "
-            f"{self.mt} x {self.nt} tiles, uplo={self.uplo!r}, order={self.order!r}, "
-            f"{self.nbytes} bytes)"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Tiles hold addresses, which mean nothing in another process.
-        arrays = self._store.arrays
-        return type(self), (self.layout, self.dtype, arrays, self.distribution, self._rank)
-
-    # Its tiles ----------------------------------------------------------------------------------
-
-    def rows(self, i: int) -> slice:
-        """Return the matrix rows of tile row i; IndexError unless 0 <= i < mt."""
-        return self.layout.rows(i)
-
-    def cols(self, j: int) -> slice:
-        """Return the matrix columns of tile column j; IndexError unless 0 <= j < nt."""
-        return self.layout.cols(j)
-
-    def tile(self, i: int, j: int) -> Tile:
-        """Return tile (i, j), a view; IndexError for one that does not exist."""
-        found = self._tiles.get((i, j))
-        if found is None:
-            if not (0 <= i < self.mt and 0 <= j < self.nt and self.layout.stores(i, j)):
-                limit = {None: "", "lower": ", i >= j", "upper": ", i <= j"}[self.uplo]
-                raise IndexError(
-                    f"tile ({i}, {j}) does not exist; "
-                    f"allowed: 0 <= i < {self.mt}, 0 <= j < {self.nt}{limit}"
-                )
-            if isinstance(self._store, OwnStore) and (i, j) not in self._store:
-                owner = self.owner_map[i, j]
-                raise IndexError(f"tile ({i}, {j}) belongs to rank {owner}, not {self._rank}")
-            # Two threads may cut the same tile at once; either one serves.
-            found = self._tiles[i, j] = self._store.cut(i, j)
-        return found
-
-    def own_tiles(self) -> list[tuple[int, int]]:
-        """Return the indices of the tiles that are here: all, or those of this rank."""
-        if self.distribution is None:
-            return list(self.layout.tiles())
-        return _own(self.layout, self.distribution, self._rank)
-
-    def _put(self, i: int, j: int, block: NDArray[Any]) -> None:
-        """Copy a block into tile (i, j), the triangle that counts if it is on the diagonal."""
-        target = self.tile(i, j).array
-        if block.shape != target.shape:
-            hint = "; use rows[:, None] to make it two-dimensional" if block.ndim == 1 else ""
-            raise ValueError(f"block ({i}, {j}) has shape {block.shape}, not {target.shape}{hint}")
-        if not np.can_cast(block.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"block ({i}, {j}) has dtype {block.dtype}, not {self.dtype}")
-        target[...] = triangle(block, self.uplo) if i == j else block
-
-    def _fill(
-        self, block: Callable[[slice, slice], NDArray[Any]], map_tiles: MapTiles | None
-    ) -> None:
-        """Set all tiles to the blocks of an array or file, given by index ranges."""
-
-        def fill(i: int, j: int) -> None:
-            self._put(i, j, block(self.rows(i), self.cols(j)))
-
-        each_tile(self.own_tiles(), fill, map_tiles)
-
-    # Turned into something ----------------------------------------------------------------------
-
-    def to_array(
-        self,
-        order: Literal["K", "F", "C"] = "K",
-        fill: Literal["triangle", "symmetric", "hermitian"] | None = None,
-        copy: bool | None = True,
-    ) -> NDArray[Any]:
-        """Return the matrix as an array.
-
-        Parameters
-        ----------
-        order : {"K", "F", "C"}, default "K"
-            The array's order; "K" keeps that of the matrix.
-        fill : {None, "triangle", "symmetric", "hermitian"}
-            What to put into the triangle that is not stored: zeros ("triangle", and None), the
-            mirror image, or the conjugate one, which also drops imaginary parts on the diagonal.
-            For a full matrix only None is allowed.
-        copy : bool, optional
-            True gives a new array. None gives the array that a full matrix lies in, if `order`
-            allows. False does, or raises.
-
-        Returns
-        -------
-        ndarray, shape (m, n)
-
-        Raises
-        ------
-        ValueError
-            When an argument is not allowed, or `copy` is False and a copy is needed.
-        """
-        if order not in ("K", "F", "C"):
-            raise ValueError(f"order is {order!r}; allowed: 'K', 'F', 'C'")
-        if self.uplo is None:
-            if fill is not None:
-                raise ValueError(f"fill is {fill!r}; a matrix without uplo has nothing to fill")
-            if self.distribution is not None:
-                return self._gathered(order)
-            return np.array(self._store.arrays[0], order=order, copy=copy)
-        if fill not in (None, "triangle", "symmetric", "hermitian"):
-            raise ValueError(f"fill is {fill!r}; allowed: None, triangle, symmetric, hermitian")
-        if copy is False:
-            raise ValueError(f"copy is False; a matrix with uplo {self.uplo!r} must be copied")
-        array = np.zeros(self.shape, self.dtype, order=self.order if order == "K" else order)
-        for i, j, block in self._blocks():
-            rows, cols = self.rows(i), self.cols(j)
-            if i == j:
-                block = triangle(block, self.uplo)
-            if fill in ("symmetric", "hermitian"):
-                mirrored = block.T.conj() if fill == "hermitian" else block.T
-                array[cols, rows] = mirrored
-                if i == j:
-                    block = merge_triangles(block, mirrored, self.uplo)
-            array[rows, cols] = block
-        if fill == "hermitian" and self.dtype.kind == "c":
-            np.einsum("ii->i", array).imag = 0
-        return array
-
-    def _blocks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
-        """Iterate over all tiles; of a distributed matrix on all ranks."""
-        if self.distribution is None:
-            return ((i, j, self.tile(i, j).array) for i, j in self.layout.tiles())
-        gather = place().gather
-        if gather is None:
-            raise ValueError("the matrix is distributed, and its tiles are gathered by the engine")
-        blocks: Iterator[tuple[int, int, NDArray[Any]]] = gather(self)
-        return blocks
-
-    def _gathered(self, order: Literal["K", "F", "C"]) -> NDArray[Any]:
-        array = np.empty(self.shape, self.dtype, order="F" if order == "K" else order)
-        for i, j, block in self._blocks():
-            array[self.rows(i), self.cols(j)] = block
-        return array
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Be an array to NumPy: `to_array`, with zeros for the triangle that is not stored."""
-        # True has made its copy before the dtype is changed.
-        return np.array(self.to_array(copy=copy), dtype, copy=None if copy else copy)
-
-    def _block(self, rows: slice, cols: slice) -> NDArray[Any]:
-        """Return what a tile holds, as it counts."""
-        i, j = rows.start // self.nb, cols.start // self.nb
-        array = self.tile(i, j).array
-        return triangle(array, self.uplo) if i == j else array
 
     def astype(self, dtype: DTypeLike) -> TiledMatrix:
         """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real."""
@@ -561,39 +357,6 @@ class TiledMatrix:
     def copy(self) -> TiledMatrix:
         """Return a copy, as `like` lays it out."""
         return self.astype(self.dtype)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the matrix: ``.npy`` or ``.mtx`` by the extension, or a folder of tiles.
-
-        A file holds the whole matrix, with zeros for the triangle that is not stored; a folder
-        holds the tiles as they are. Both appear whole or not at all, and replace what `save` wrote
-        before. Text knows no precision: ``.mtx`` gives single precision back as double.
-
-        Parameters
-        ----------
-        path : path-like
-            A folder has no extension, or ``.tiles``.
-
-        Raises
-        ------
-        ValueError
-            When the extension is another one.
-        FileNotFoundError
-            When the parent folder does not exist.
-        FileExistsError
-            When `path` exists and is not of the kind that is to be written.
-        """
-        if self.distribution is not None:
-            raise ValueError("a distributed matrix cannot be saved yet: save its to_array()")
-        whole = self._store.arrays[0] if self.uplo is None else None
-        stored = matrix_files.Stored(self.layout, self.dtype, self.order, self._block, whole)
-        matrix_files.write(path, stored)
-
-
-def _own(layout: Layout, distribution: Distribution, rank: int) -> list[tuple[int, int]]:
-    """Return the tiles of a rank, column after column."""
-    owner = distribution(*np.indices((layout.mt, layout.nt)))
-    return [(i, j) for i, j in layout.tiles() if owner[i, j] == rank]
 
 
 def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:

@@ -40,6 +40,7 @@ FLOORS = (
             "matrix_place",
             "matrix_random",
             "matrix_store",
+            "matrix_tiles",
         },
         {"kernels"},
         {"schedulers"},
