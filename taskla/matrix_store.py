@@ -82,8 +82,8 @@ class Store:
 class OwnStore:
     """Memory for the tiles of one rank, and the cutting of tiles from it.
 
-    The tiles of a tile column, or of a tile row of an upper triangle, lie one after the other, each
-    in one piece: so they are sent as they are, and neighbours merge into one tile.
+    The tiles of a tile column lie below one another, those of a tile row of an upper triangle
+    beside one another: neighbours merge into one tile.
 
     Parameters
     ----------
@@ -96,18 +96,19 @@ class OwnStore:
     Attributes
     ----------
     arrays : tuple of ndarray
-    order : {"F", "C"}
+    order : {"F"}
     writeable : bool
     """
 
-    __slots__ = ("_where", "arrays", "order", "writeable")
+    __slots__ = ("_upper", "_where", "arrays", "order", "writeable")
 
     def __init__(
         self, layout: Layout, own: Sequence[tuple[int, int]], arrays: Sequence[NDArray[Any]]
     ) -> None:
         self.arrays = tuple(arrays)
-        self.order: Order = "F" if layout.uplo == "upper" else "C"
+        self.order: Order = "F"
         self.writeable = all(array.flags.writeable for array in arrays)
+        self._upper = layout.uplo == "upper"
         strips = _strips(layout, own)
         self._where = {
             tile: (strip, begin, end)
@@ -118,7 +119,7 @@ class OwnStore:
     def cut(self, i: int, j: int) -> Tile:
         """Return tile (i, j), which must be here, as a view."""
         strip, begin, end = self._where[i, j]
-        return Tile(strip[begin:end] if self.order == "C" else strip[:, begin:end])
+        return Tile(strip[:, begin:end] if self._upper else strip[begin:end])
 
     def __contains__(self, tile: tuple[int, int]) -> bool:
         return tile in self._where
@@ -140,7 +141,7 @@ def allocate_own(
             strip = how((rows.stop - rows.start, length), dtype, order="F")
         else:
             cols = layout.cols(j)
-            strip = how((length, cols.stop - cols.start), dtype, order="C")
+            strip = how((length, cols.stop - cols.start), dtype, order="F")
         for (row, column), begin, end in places:
             # what lies beside a triangle is never used, and must not trap
             if layout.uplo and row == column:

@@ -142,11 +142,14 @@ class MPIEngine(Engine):
             return
         exchange, part = self._plan(graph, matrices)
         execution = Execution(part.graph, matrices)
-        orders = {
-            grid.name: matrix.order  # type: ignore[attr-defined]
+        rowwise = {
+            grid.name
             for grid, matrix in zip(graph.grids, matrices, strict=True)
+            if getattr(matrix, "uplo", None) == "upper"
         }
-        traffic = Traffic(self._comm, self._control, exchange, part, execution, orders, self.window)
+        traffic = Traffic(
+            self._comm, self._control, exchange, part, execution, rowwise, self.window
+        )
         outside = np.zeros(part.graph.n, dtype=np.int32)
         for tasks in part.waiting:
             outside[tasks] += 1

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.exchange import Exchange, Part
-from taskla.graph import Grid
-from taskla.tile import Order, Tile
+from taskla.tile import Tile
 
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm, Request
@@ -46,8 +45,9 @@ class Traffic:
     part : Part
     execution : Execution
         Where tiles that arrive are put.
-    orders : sequence of {"F", "C"}
-        The order of the tiles of each grid, the same on all ranks.
+    rowwise : set of str
+        The grids whose tiles lie beside one another in memory, the same on all ranks; those of the
+        others lie below one another.
     window : int
         Bytes of received tiles that may be held at once, as far as the run can go on with them.
 
@@ -64,7 +64,7 @@ class Traffic:
         exchange: Exchange,
         part: Part,
         execution: Execution,
-        orders: dict[str, Order],
+        rowwise: set[str],
         window: int,
     ) -> None:
         from mpi4py import MPI
@@ -72,7 +72,7 @@ class Traffic:
         self._mpi = MPI
         self._comm, self._control = comm, control
         self._exchange, self._part, self._execution = exchange, part, execution
-        self._orders, self._window = orders, window
+        self._window = window
         self._over = threading.Event()
         self._event = threading.Event()
         self._done = bytearray(part.graph.n)
@@ -100,10 +100,10 @@ class Traffic:
                 self._children.setdefault(int(exchange.parent[message]), []).append(message)
         # requests, and what belongs to each: one call of MPI tests them all
         self._coming: list[Request] = []
-        self._receiving: list[tuple[int, Tile]] = []
+        self._receiving: list[tuple[int, Tile, NDArray[Any]]] = []
         self._going: list[Request] = []
         self._sending: list[NDArray[Any]] = []
-        self._strips = _Strips(part, self._order)
+        self._strips = _Strips(part, rowwise)
         # Others wait for what this rank passes on: it must not wait for memory.
         self._passed_on = {
             slot for slot, m in enumerate(part.received.tolist()) if m in self._children
@@ -236,8 +236,9 @@ class Traffic:
         tile = self._strips.tile(slot)
         message = int(self._part.received[slot])
         source, tag = int(self._exchange.sender[message]), int(self._exchange.tag[message])
-        self._coming.append(self._comm.Irecv(_flat(tile.array, False), source, tag))
-        self._receiving.append((slot, tile))
+        buffer = _room(tile.array)
+        self._coming.append(self._comm.Irecv(buffer, source, tag))
+        self._receiving.append((slot, tile, buffer))
         self._held += tile.array.nbytes
 
     def _receive(self, job: GraphRun) -> bool:
@@ -248,16 +249,15 @@ class Traffic:
         arrived = [self._receiving[at] for at in come]
         self._coming = _without(self._coming, come)
         self._receiving = _without(self._receiving, come)
-        for slot, tile in arrived:
+        for slot, tile, buffer in arrived:
+            if not np.may_share_memory(buffer, tile.array):
+                tile.array.T[...] = buffer
             message = int(self._part.received[slot])
             self._execution.put(int(self._part.number[slot]), tile)
             for child in self._children.get(message, []):
-                self._isend(child, _flat(tile.array, False))
+                self._isend(child, buffer)
             job.arrive(self._part.waiting[slot].tolist())
         return True
-
-    def _order(self, grid: Grid) -> Order:
-        return self._orders.get(grid.name.partition("'")[0], "C")
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -276,13 +276,13 @@ class Traffic:
         coming = {(source, tag) for source, tags in enumerate(expected) for tag in tags}
         exchange, received = self._exchange, self._part.received
         keys = [(int(exchange.sender[m]), int(exchange.tag[m])) for m in received.tolist()]
-        for request, (slot, _) in zip(self._coming, self._receiving, strict=True):
+        for request, (slot, _, _) in zip(self._coming, self._receiving, strict=True):
             if keys[slot] not in coming:
                 request.Cancel()
             request.Wait()
         for slot in range(self._posted, received.size):
             if keys[slot] in coming and slot not in self._passed_on:
-                comm.Recv(_flat(self._strips.tile(slot).array, False), *keys[slot])
+                comm.Recv(_room(self._strips.tile(slot).array), *keys[slot])
         self._mpi.Request.Waitall(self._going)
         for request in self._words:
             request.wait()
@@ -294,7 +294,7 @@ class Traffic:
 class _Strips:
     """Memory for received tiles: those of one tile column (or row) are one block to a kernel."""
 
-    def __init__(self, part: Part, order: Callable[[Grid], Order]) -> None:
+    def __init__(self, part: Part, rowwise: set[str]) -> None:
         graph = part.graph
         self._where: list[tuple[tuple[Any, ...], int, int, int]] = []
         self._sizes: dict[tuple[Any, ...], tuple[int, int]] = {}
@@ -305,17 +305,18 @@ class _Strips:
             grid = graph.grid_of(number)
             i, j = (int(index) for index in grid.coordinates(number))
             rows, cols = (int(size) for size in grid.shapes(number))
-            how = order(grid)
-            key = (grid.base, how, j if how == "C" else i, grid.dtype)
-            found.append((key, i if how == "C" else j, rows, cols))
+            # of the second version of a tile on, grids are named after the first
+            beside = grid.name.partition("'")[0] in rowwise
+            key = (grid.base, beside, i if beside else j, grid.dtype)
+            found.append((key, j if beside else i, rows, cols))
         offsets: dict[tuple[Any, ...], int] = {}
         places: dict[int, int] = {}
         for slot in sorted(range(len(found)), key=lambda slot: found[slot][:2][1]):
             key, _, rows, cols = found[slot]
-            length = rows if key[1] == "C" else cols
+            length = cols if key[1] else rows
             places[slot] = offsets.get(key, 0)
             offsets[key] = places[slot] + length
-            across = cols if key[1] == "C" else rows
+            across = rows if key[1] else cols
             self._sizes[key] = offsets[key], across
             self._left[key] = self._left.get(key, 0) + 1
         self._where = [
@@ -327,9 +328,9 @@ class _Strips:
         key, place, rows, cols = self._where[slot]
         strip = self._arrays.get(key)
         if strip is None:
-            shape = self._sizes[key]
-            how = key[1]
-            array = np.empty(shape if how == "C" else shape[::-1], key[3], order=how)
+            along, across = self._sizes[key]
+            shape = (across, along) if key[1] else (along, across)
+            array = np.empty(shape, key[3], order="F")
             strip = self._arrays[key] = array, self._left[key]
         array, left = strip
         if left == 1:
@@ -337,9 +338,7 @@ class _Strips:
             del self._arrays[key]
         else:
             self._arrays[key] = array, left - 1
-        if key[1] == "C":
-            return Tile(array[place : place + rows])
-        return Tile(array[:, place : place + cols])
+        return Tile(array[:, place : place + cols] if key[1] else array[place : place + rows])
 
 
 def _without(items: list[Item], places: Sequence[int]) -> list[Item]:
@@ -349,8 +348,11 @@ def _without(items: list[Item], places: Sequence[int]) -> list[Item]:
 
 
 def _flat(array: NDArray[Any], copy: bool) -> NDArray[Any]:
-    """Return the elements in the order in which they lie, as one block of memory."""
-    whole = array if array.flags.c_contiguous else array.T
-    if copy or not whole.flags.c_contiguous:
-        return np.array(whole, order="C")
-    return whole
+    """Return the columns of a tile one after the other, in one block of memory."""
+    return np.array(array.T, order="C", copy=True if copy else None)
+
+
+def _room(array: NDArray[Any]) -> NDArray[Any]:
+    """Return where a tile can be received to: itself, if its columns follow one another."""
+    whole = array.T
+    return whole if whole.flags.c_contiguous else np.empty(whole.shape, whole.dtype)
