@@ -154,6 +154,32 @@ def indefinite() -> None:
     report(ranks=engine.ranks)
 
 
+def broken() -> None:
+    """An error where messages are attended to reaches all ranks, and none waits for ever."""
+    from taskla.engines.mpi import RemoteError
+    from taskla.engines.mpi_traffic import Traffic
+
+    post = Traffic._post
+
+    def fail(self: Traffic) -> bool:
+        raise OSError("the network is down")
+
+    with tla.engine("mpi", workers=2):
+        A = tla.TiledMatrix.random((300, 300), nb=16, kind="spd", uplo="lower")
+        if COMM.rank == 1:
+            Traffic._post = fail  # type: ignore[method-assign]
+        try:
+            tla.potrf(A)
+        except (OSError, RemoteError) as error:
+            kinds = COMM.gather(type(error).__name__)
+            words = COMM.gather(str(error))
+        else:
+            raise AssertionError("no error")
+        Traffic._post = post  # type: ignore[method-assign]
+        tla.potrf(tla.TiledMatrix.random((64, 64), nb=16, kind="spd", uplo="lower"))
+    report(kinds=kinds, words=words)
+
+
 def uncaught() -> None:
     """An exception that one rank does not catch ends all."""
     with tla.engine("mpi"):

@@ -79,6 +79,12 @@ def test_a_minor_that_is_not_positive_is_named_on_all_ranks(ranks: int) -> None:
     assert found(ranks, "indefinite") == {"ranks": ranks}
 
 
+def test_an_error_among_messages_reaches_all_ranks() -> None:
+    result = found(3, "broken")
+    assert result["kinds"] == ["RemoteError", "OSError", "RemoteError"]
+    assert result["words"][0] == "rank 1: OSError: the network is down"
+
+
 @pytest.mark.parametrize(("program", "cause"), [("uncaught", "the first cause"), ("killed", "")])
 def test_a_rank_that_fails_ends_the_job(program: str, cause: str) -> None:
     # well below the time that the others would wait

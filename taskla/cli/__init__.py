@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import click
 
 from taskla import __version__
-from taskla.cli.options import DEBUG, suggest
+from taskla.cli.options import DEBUG, Commands
 
 __all__ = ["main"]
 
@@ -27,24 +26,11 @@ class _Interrupted(click.ClickException):
     exit_code = 130
 
 
-class _Commands(click.Group):
-    """The commands, each imported when it is named; errors become one line."""
+class _Commands(Commands):
+    """The commands; errors become one line."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"taskla.cli.{cmd_name}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
-            ctx.fail(suggest(args[0], COMMANDS))
-        return super().resolve_command(ctx, args)
+    names = COMMANDS
+    package = "taskla.cli"
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

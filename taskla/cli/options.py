@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ import click
 
 __all__ = [
     "DEBUG",
+    "Commands",
     "debug_option",
     "engine_options",
     "grid",
@@ -21,7 +24,6 @@ __all__ = [
     "output_options",
     "refuse_same",
     "size_options",
-    "suggest",
     "terminating",
     "usage",
     "words",
@@ -106,11 +108,35 @@ def grid(text: str) -> tuple[int, int]:
     return int(p), int(q)
 
 
-def suggest(given: str, commands: Sequence[str]) -> str:
-    """Return what to say of a command that does not exist."""
-    close = get_close_matches(given, commands, n=1)
-    hint = f"did you mean {close[0]}? There are" if close else "there are"
-    return f"no command {given!r}; {hint} {', '.join(commands)}"
+class Commands(click.Group):
+    """Commands of which each is imported when it is named, from a module that has its name."""
+
+    #: In the order of ``--help``, and where their modules are.
+    names: tuple[str, ...] = ()
+    package: str = ""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of ``--help``."""
+        return list(self.names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of a name, None where there is none."""
+        if cmd_name not in self.names:
+            return None
+        # a module cannot have the name of a keyword
+        module = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command: click.Command = import_module(f"{self.package}.{module}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed; of one that does not exist, say what does."""
+        if args[0] not in self.names:
+            close = get_close_matches(args[0], self.names, n=1)
+            hint = f"did you mean {close[0]}? There are" if close else "there are"
+            ctx.fail(f"no command {args[0]!r}; {hint} {', '.join(self.names)}")
+        return super().resolve_command(ctx, args)
 
 
 def refuse_same(output: Path | None, *read: Path) -> None:

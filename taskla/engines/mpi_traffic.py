@@ -149,6 +149,15 @@ class Traffic:
 
         When a rank fails, this one or another, it stops: see `clear`.
         """
+        try:
+            self._attend(job, over)
+        except BaseException:
+            # workers asleep and other ranks would wait for ever
+            job.dismiss()
+            self._tell()
+            raise
+
+    def _attend(self, job: GraphRun, over: threading.Event) -> None:
         self._send(self._part.sent.get(-1, []))
         told = False
         while True:
@@ -199,12 +208,15 @@ class Traffic:
         return moved
 
     def _send(self, messages: list[int]) -> None:
-        """Send tiles that are there, the most urgent first."""
+        """Send tiles that are there, the most urgent first; one to many ranks is packed once."""
+        packed: dict[int, NDArray[Any]] = {}
         for message in sorted(messages, key=lambda m: -self._exchange.priority[m]):
             buffer = self._copies.pop(message, None)
             if buffer is None:
                 number = int(self._exchange.tile[message])
-                buffer = _flat(self._execution.tile(number).array, False)
+                if number not in packed:
+                    packed[number] = _flat(self._execution.tile(number).array, False)
+                buffer = packed[number]
             self._isend(message, buffer)
 
     def _isend(self, message: int, buffer: NDArray[Any]) -> None:

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import click
 
-from taskla.cli.options import suggest
+from taskla.cli.options import Commands
 
 __all__ = ["command"]
 
-#: Commands in the order of ``--help``; a module that would be a keyword has an underscore.
+#: In the order of ``--help``.
 COMMANDS = ("info", "summary", "view", "export", "import", "compare", "replay")
 
 
-class _Commands(click.Group):
-    """The commands, each imported when it is named."""
+class _Commands(Commands):
+    """The commands on traces."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = "import_" if cmd_name == "import" else cmd_name
-        command: click.Command = import_module(f"taskla.cli.trace.{module}").command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
-            ctx.fail(suggest(args[0], COMMANDS))
-        return super().resolve_command(ctx, args)
+    names = COMMANDS
+    package = "taskla.cli.trace"
 
 
 @click.group(cls=_Commands, invoke_without_command=True)
