@@ -14,11 +14,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from taskla.distributions import Distribution
 from taskla.fusion import fuse
 from taskla.graph import Grid, TaskGraph
+from taskla.interchanges import interchanges
 from taskla.operations import Access
+from taskla.partial_sums import partial_sums
+from taskla.placement import NO_HOME, Placed, place
 
-__all__ = ["Exchange", "Part"]
+__all__ = ["Exchange", "Part", "across_ranks"]
 
 # Targets from which on a tree is worth that some ranks pass on what they may need later only.
 _TREE = 4
@@ -45,6 +49,8 @@ class Part:
         The tasks that wait for each.
     sent : dict of int to list of int
         The messages that it sends when a task has run; -1 for what tiles hold at first.
+    held : list of int
+        The scratch tiles that messages carry, one entry a message: they are kept until then.
     """
 
     graph: TaskGraph
@@ -53,6 +59,25 @@ class Part:
     first: Int64
     waiting: list[Int64]
     sent: dict[int, list[int]]
+    held: list[int]
+
+
+def across_ranks(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Placed:
+    """Return a program as ranks run it: each task on one rank, writing what that rank has.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+        As algorithms make it.
+    maps : sequence of Distribution or None
+        Of each grid; None for those of which each rank has an instance.
+
+    Raises
+    ------
+    ValueError
+        When a distribution gives a rank that is out of range, or a task cannot be shared out.
+    """
+    return interchanges(partial_sums(place(graph, maps)))
 
 
 class Exchange:
@@ -60,10 +85,8 @@ class Exchange:
 
     Parameters
     ----------
-    graph : TaskGraph
-        Of tile tasks, without contributions that commute.
-    owner : (tiles,) int64 array
-        The rank that owns each tile number.
+    program : Placed
+        Of tile tasks, as `across_ranks` makes it.
     ranks : int
 
     Attributes
@@ -80,6 +103,10 @@ class Exchange:
         The largest of the tasks that wait for it.
     last : (m,) bool array
         Whether the tile keeps that version to the end: a sender need not copy it then.
+    nbytes : (m,) int64 array
+        Bytes of the tile.
+    pivoting : (m,) bool array
+        Whether it is for a task that looks for pivots or interchanges rows.
 
     Raises
     ------
@@ -87,11 +114,11 @@ class Exchange:
         When a task writes a tile that its rank does not own, or adds to one.
     """
 
-    def __init__(self, graph: TaskGraph, owner: Int64, ranks: int) -> None:
+    def __init__(self, program: Placed, ranks: int) -> None:
+        graph, owner, self.place, pivoting = program
         self.graph = graph
         self.owner = owner
         self.ranks = ranks
-        self.place = owner[graph.place]
         task = graph.task_of_access
         self._refuse(task)
         order = np.argsort(graph.tiles, kind="stable")
@@ -103,16 +130,25 @@ class Exchange:
         written = np.full(order.size, -1)
         np.maximum.accumulate(np.where(mode != Access.R, at, -1)[:-1], out=written[1:])
         version = np.where(written >= start, written, -1 - tile.astype(np.int64))
-        away = np.flatnonzero((mode != Access.W) & (owner[tile] != self.place[task]))
+        # what a tile without a home holds at first is on every rank
+        maker = np.where(version >= 0, self.place[task[np.maximum(version, 0)]], owner[tile])
+        away = np.flatnonzero((mode != Access.W) & (maker != self.place[task]) & (maker != NO_HOME))
+        self._refuse_moving(tile[away], mode[away], task[away])
         key = (version[away] + graph.tile_count) * ranks + self.place[task[away]]
         unique, first, message = np.unique(key, return_index=True, return_inverse=True)
         found = away[first]
         self.tile = tile[found].astype(np.int64)
         made = version[found]
         self.writer = np.where(made < 0, -1, task[np.maximum(made, 0)]).astype(np.int64)
-        self.source = owner[self.tile]
+        self.source = maker[found]
         self.target = unique % ranks
         self.last = self._kept(tile, mode, made)
+        self.pivoting = pivoting[task[found]]
+        self.nbytes = np.zeros(unique.size, dtype=np.int64)
+        for grid in graph.grids:
+            mine = (self.tile >= grid.base) & (self.tile < grid.end)
+            rows, columns = grid.shapes(self.tile[mine])
+            self.nbytes[mine] = rows * columns * grid.dtype.itemsize
         self._access, self._message = order[away], message
         self.priority = np.full(unique.size, -np.inf)
         np.maximum.at(self.priority, message, graph.priorities()[task[away]])
@@ -125,10 +161,21 @@ class Exchange:
                 "the graph has commutative contributions, which ranks cannot add up yet"
             )
         wrote = np.flatnonzero(graph.modes != Access.R)
-        foreign = wrote[self.owner[graph.tiles[wrote]] != self.place[task[wrote]]]
+        owner = self.owner[graph.tiles[wrote]]
+        foreign = wrote[(owner != self.place[task[wrote]]) & (owner != NO_HOME)]
         if foreign.size:
             label = graph.label(int(task[foreign[0]]))
             raise ValueError(f"{label} writes tiles of several ranks, which it cannot do yet")
+
+    def _refuse_moving(
+        self, tile: NDArray[np.int32], mode: NDArray[np.uint8], task: NDArray[np.int32]
+    ) -> None:
+        """Refuse tasks that go on with another rank's instance of a tile without a home."""
+        moving = np.flatnonzero(mode != Access.R)
+        if moving.size:
+            label = self.graph.label(int(task[moving[0]]))
+            name = self.graph.grid_of(int(tile[moving[0]])).name
+            raise ValueError(f"{label} goes on with a tile of {name} that another rank wrote")
 
     @staticmethod
     def _kept(tile: NDArray[np.int32], mode: NDArray[np.uint8], made: Int64) -> NDArray[np.bool_]:
@@ -163,6 +210,17 @@ class Exchange:
         self.tag = np.empty(count, dtype=np.int64)
         self.tag[order] = np.arange(count) - start
 
+    def last_writers(self, grid: Grid) -> dict[tuple[int, int], int]:
+        """Return the rank that writes each tile of a grid last, by tile row and column."""
+        graph = self.graph
+        wrote = np.flatnonzero(
+            (graph.modes != Access.R) & (graph.tiles >= grid.base) & (graph.tiles < grid.end)
+        )
+        i, j = grid.coordinates(graph.tiles[wrote])
+        rank = self.place[graph.task_of_access[wrote]]
+        # of several the last stays
+        return dict(zip(zip(i.tolist(), j.tolist(), strict=True), rank.tolist(), strict=True))
+
     def part(self, rank: int, width: int) -> Part:
         """Return one rank's part.
 
@@ -188,7 +246,8 @@ class Exchange:
         order = np.argsort(first, kind="stable")
         # what is received is passed on when it comes: only what is made here waits for a task
         sent: dict[int, list[int]] = {}
-        for message in np.flatnonzero((self.sender == rank) & (self.parent < 0)).tolist():
+        first_hand = np.flatnonzero((self.sender == rank) & (self.parent < 0)).tolist()
+        for message in first_hand:
             writer = int(self.writer[message])
             task = -1 if writer < 0 else int(group[np.searchsorted(mine, writer)])
             sent.setdefault(task, []).append(message)
@@ -199,6 +258,7 @@ class Exchange:
             first[order],
             [waiting[at] for at in order.tolist()],
             sent,
+            [tile for tile in self.tile[first_hand].tolist() if graph.grid_of(tile).scratch],
         )
 
     def _slots(self, rank: int) -> tuple[Sequence[Grid], Int64]:
@@ -214,14 +274,17 @@ class Exchange:
             np.where(new, np.arange(tile.size), 0)
         )
         grids = list(graph.grids)
-        number[order[ordinal == 0]] = tile[ordinal == 0]
+        # of tiles without a home this rank may have an instance of its own
+        ordinal += self.owner[tile] == NO_HOME
         for grid in graph.grids:
             of_grid = (tile >= grid.base) & (tile < grid.end)
             for copy in range(1, int(ordinal[of_grid].max(initial=0)) + 1):
                 base = max(g.end for g in grids)
-                grids.append(replace(grid, name=f"{grid.name}'{copy}", base=base, scratch=True))
+                name = f"{grid.name}'{copy}"
+                grids.append(replace(grid, name=name, base=base, scratch=True, everywhere=False))
                 these = of_grid & (ordinal == copy)
                 number[order[these]] = tile[these] - grid.base + base
+        number[order[ordinal == 0]] = tile[ordinal == 0]
         return grids, number
 
     @staticmethod
@@ -249,10 +312,12 @@ def _subset(
     access = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(begin - ends + width, width)
     call = np.repeat(np.arange(graph.calls.size - 1), np.diff(graph.calls))[tasks]
     starts = np.flatnonzero(np.diff(call, prepend=-1))
+    # interchanges of rows have many kinds, and an engine binds a kernel for each
+    kinds, kind = np.unique(graph.kind[tasks], return_inverse=True)
     return TaskGraph(
         grids=grids,
-        kinds=graph.kinds,
-        kind=graph.kind[tasks],
+        kinds=[graph.kinds[number] for number in kinds.tolist()],
+        kind=kind.astype(np.int32),
         indptr=np.concatenate([[0], ends]).astype(np.int64),
         tiles=numbers[access],
         operand=graph.operand[access],

@@ -50,6 +50,7 @@ class TaskFlow(BlasCalls):
         name: str | None = None,
         *,
         scratch: bool = False,
+        everywhere: bool = False,
     ) -> Tiles:
         """Declare a matrix.
 
@@ -64,6 +65,8 @@ class TaskFlow(BlasCalls):
             For messages and pictures; default "A", "B", ...
         scratch : bool, default False
             The engine provides the tiles (zero at first) and drops them at the end.
+        everywhere : bool, default False
+            Every rank has all of its tiles, as with pivots: what one writes reaches all of them.
 
         Returns
         -------
@@ -81,7 +84,7 @@ class TaskFlow(BlasCalls):
             raise ValueError(f"nb must be at least 1, not {nb}")
         name = name or chr(ord("A") + len(self._grids) % 26)
         base = self._grids[-1].end if self._grids else 0
-        grid = Grid(name, m, n, nb, np.dtype(dtype), base, scratch)
+        grid = Grid(name, m, n, nb, np.dtype(dtype), base, scratch, everywhere)
         self._grids.append(grid)
         return Tiles(grid)
 

@@ -268,6 +268,10 @@ class BlasCalls(ABC):
         length, _ = P.grid.shapes(P.ids[0, 0])
         self._submit("getrf_tnt_pivots", R, P, params=(row, int(length)), **tags)
 
+    def diagonal(self, A: Tiles, D: Tiles, **tags: Any) -> None:
+        """D := the diagonal of A, as a column."""
+        self._submit("diagonal", _plain("diagonal", A), D, **tags)
+
     # -- norms of tiles ----------------------------------------------------------------------------
 
     def lange(self, A: Tiles, S: Tiles, norm: str, **tags: Any) -> None:

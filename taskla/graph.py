@@ -37,6 +37,8 @@ class Grid:
         Number of tile (0, 0).
     scratch : bool
         Whether the engine provides the tiles, zero at first, rather than the caller.
+    everywhere : bool
+        Whether every rank has all of it, before and after: pivots, shares of a norm.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Grid:
     dtype: np.dtype[Any]
     base: int = 0
     scratch: bool = False
+    everywhere: bool = False
 
     @property
     def mt(self) -> int:

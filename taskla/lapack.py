@@ -28,7 +28,17 @@ from taskla.errors import SingularMatrixError
 from taskla.level3 import gemm, hemm, herk, symm, syrk, trmm, trsm
 from taskla.matrix import TiledMatrix
 from taskla.norms import lange, lanhe, lansy, lantr
-from taskla.operands import Columns, choice, full, layouts, match, run, square, stored_triangle
+from taskla.operands import (
+    Columns,
+    choice,
+    diagonal,
+    full,
+    layouts,
+    match,
+    run,
+    square,
+    stored_triangle,
+)
 from taskla.programs import Layout
 
 __all__ = [
@@ -188,7 +198,7 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         run(_getrf.getrf_nopiv, [A], shapes)
         return piv
     column = Columns.of_vector(piv, A.nb)
-    pivots = Layout(k, 1, A.nb, piv.dtype, "P")
+    pivots = Layout(k, 1, A.nb, piv.dtype, "P", everywhere=True)
     if pivot == "partial":
         run(_getrf.getrf, [A, column], (*shapes, pivots))
     else:
@@ -208,7 +218,7 @@ def _panel_pivots(piv: Any, A: TiledMatrix) -> tuple[Columns, Layout]:
     if k and ((given < np.arange(k)) | (given >= A.m)).any():
         raise ValueError(f"piv must have i <= piv[i] < {A.m} for every i")
     pivots = given.astype(np.int32) + 1
-    return Columns.of_vector(pivots, A.nb), Layout(k, 1, A.nb, pivots.dtype, "P")
+    return Columns.of_vector(pivots, A.nb), Layout(k, 1, A.nb, pivots.dtype, "P", everywhere=True)
 
 
 def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMatrix:
@@ -265,10 +275,9 @@ def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     # before A is overwritten
     layouts(("A", "B"), A=A, B=B)
     piv = getrf(A, pivot)
-    for k in range(A.nt):
-        zeros = np.flatnonzero(A.tile(k, k).array.diagonal() == 0)
-        if zeros.size:
-            raise SingularMatrixError(k * A.nb + int(zeros[0]) + 1)
+    zeros = np.flatnonzero(diagonal(A) == 0)
+    if zeros.size:
+        raise SingularMatrixError(int(zeros[0]) + 1)
     getrs(A, piv, B)
     return piv
 

@@ -100,7 +100,8 @@ def _norm(
 
     shares = [[share(i, j) for j in range(A.nt)] for i in range(A.mt)]
     (a,) = layouts((), A=A)
-    run(algorithm, [A, Columns(shares)], (a, a._replace(dtype=real, name="S")), (letter, *params))
+    everyones = a._replace(dtype=real, name="S", everywhere=True)
+    run(algorithm, [A, Columns(shares)], (a, everyones), (letter, *params))
     if letter == "M":
         return float(np.max([share[0] for row in shares for share in row]))
     if letter == "F":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import engines
+from taskla.algorithms import diagonal as _diagonal
 from taskla.matrix import TiledMatrix
 from taskla.matrix_store import triangle_name
 from taskla.programs import Layout, program
@@ -17,6 +18,7 @@ from taskla.tile import Tile
 __all__ = [
     "Columns",
     "choice",
+    "diagonal",
     "full",
     "layouts",
     "match",
@@ -144,6 +146,15 @@ def scalar(value: Any, X: TiledMatrix) -> complex | float:
     if number.imag and X.dtype.kind != "c":
         raise ValueError(f"a complex scalar, {value!r}, with real matrices")
     return number if number.imag else number.real
+
+
+def diagonal(A: TiledMatrix) -> NDArray[Any]:
+    """The diagonal of a matrix, (min(m, n),), on all ranks."""
+    found = np.zeros(min(A.m, A.n), A.dtype)
+    (a,) = layouts((), A=A)
+    column = Layout(found.size, 1, A.nb, A.dtype, "D", everywhere=True)
+    run(_diagonal.diagonal, [A, Columns.of_vector(found, A.nb)], (a, column))
+    return found
 
 
 def run(

@@ -175,12 +175,17 @@ register("lauum", "uplo", "RW", _potrf)
 register("getrf", "row", "RW W", _getrf, panel=True)
 register("getrf_nopiv", "", "RW", _getrf)
 register("laswp", "row forward", "R RW", panel=True)
+# what ranks that share a tile column do of laswp: see taskla.kernels.interchanges
+register("laswp_take", "row nb forward mine theirs", "R R W", panel=True)
+register("laswp_own", "row nb forward mine", "R RW", panel=True)
+register("laswp_put", "row nb forward mine theirs", "R R RW", panel=True)
 register("getrf_tnt_leaf", "row0", "R W W", _getrf)
 register("getrf_tnt_merge", "", "RW RW R R", _getrf)
 register("getrf_tnt_pivots", "top n", "R W")
 
 register("lacpy", "uplo trans", "R W")
 register("laset", "uplo offdiag diag", "W")
+register("diagonal", "", "R W")
 register("lascl", "uplo alpha", "RW", _scale)
 register("geadd", "trans alpha beta", "R RW", _add)
 

@@ -52,7 +52,7 @@ class Row:
     flops : float
         Of all tasks.
     messages, pivot_messages : int
-        By the convention of `taskla.volume`; and those of row interchanges, apart.
+        By the convention of `taskla.volume`; and those that pivoting takes at most, apart.
     bytes : int
         In all messages: whole tiles.
     max_messages : int
@@ -124,8 +124,7 @@ def plan(
     slices : int, optional
         Of the 2.5D distributions. Default: as many as cost least.
     **options
-        As for `taskla.routines.problem`. The default of ``pivot`` is "partial" on one rank, and
-        "none" for getrf on more.
+        As for `taskla.routines.problem`.
 
     Returns
     -------
@@ -135,9 +134,8 @@ def plan(
     Raises
     ------
     ValueError
-        When an argument is not allowed, there are more tile tasks than
-        `taskla.routines.MOST_TASKS`, or messages depend on the data: LU that interchanges rows,
-        on more than one rank.
+        When an argument is not allowed, or there are more tile tasks than
+        `taskla.routines.MOST_TASKS`.
 
     Examples
     --------
@@ -149,8 +147,6 @@ def plan(
         raise ValueError(f"{op} cannot be planned; there are {', '.join(PLANNED)}")
     maps = _maps(dist, ranks, grid, slices, sliced=op == "potrf")
     ranks = max(map_.ranks for map_ in maps)
-    if op == "getrf" and ranks > 1 and options.get("pivot") is None:
-        options["pivot"] = "none"
     p = problem(op, n, nb, dtype, workers=ranks, **options)
     refuse_too_many_tasks(p)
     counters: dict[bool, _Counter] = {}
@@ -169,8 +165,6 @@ class _Counter:
     def __init__(self, p: Problem, ranks: int, slices: int) -> None:
         self._problem = p
         parts = graphs(p, slices)
-        if ranks > 1:
-            _refuse_interchanges(p, ranks, parts)
         run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
         self._counts = [Volumes(part) for part in parts]
         options = p.routine.options
@@ -184,7 +178,6 @@ class _Counter:
             "tasks": sum(part.n for part in parts),
             "tasks_run": sum(part.n for part in run),
             "flops": sum(float(part.flops().sum()) for part in parts),
-            "pivot_messages": 0,
             "critical_path": sum(int(part.critical_path()) for part in parts),
         }
 
@@ -203,6 +196,7 @@ class _Counter:
             grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
             dist=map_.name,
             messages=int(sent.sum()),
+            pivot_messages=sum(volume.pivot_messages for volume in volumes),
             bytes=sum(volume.bytes for volume in volumes),
             max_messages=int(sent.max()),
             imbalance=float(flops.max() / mean) if mean else 1.0,
@@ -265,14 +259,6 @@ def _maps(
     return list(maps.values())
 
 
-def _refuse_interchanges(p: Problem, ranks: int, parts: Iterable[TaskGraph]) -> None:
-    if any(kind.definition.panel for part in parts for kind in part.kinds):
-        raise ValueError(
-            f"{p.op} with pivot {p.pivot!r} interchanges rows, and on {ranks} ranks those messages "
-            "depend on the data; what can be counted is getrf with pivot 'none', or one rank"
-        )
-
-
 # -- the graph of a call ---------------------------------------------------------------------------
 
 
@@ -312,10 +298,10 @@ class _Notes(Engine):
         self.graphs.append(graph)
         grids = [grid for grid in graph.grids if not grid.scratch]
         for grid, matrix in zip(grids, matrices, strict=True):
-            # pivots, which getrs checks: each row, counted from 1, stays where it is
-            for k in range(grid.mt if grid.dtype.kind == "i" else 0):
-                pivots = matrix.tile(k, 0).array
-                pivots[:, 0] = k * grid.nb + 1 + np.arange(len(pivots))
+            for k in range(grid.mt if grid.everywhere else 0):
+                column = matrix.tile(k, 0).array[:, 0]
+                # pivots: each row, counted from 1, stays where it is; a diagonal: no zeros
+                column[...] = k * grid.nb + 1 + np.arange(len(column))
 
     def map(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> list[Any]:
         raise NotImplementedError("a plan computes nothing")

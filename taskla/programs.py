@@ -22,7 +22,7 @@ _KEEP = 20_000
 
 
 class Layout(NamedTuple):
-    """What a program knows of a matrix: rows, columns, tile size, type, name; scratch or not."""
+    """What a program knows of a matrix, as `taskla.graph.Grid` describes it."""
 
     m: int
     n: int
@@ -30,6 +30,7 @@ class Layout(NamedTuple):
     dtype: np.dtype[Any]
     name: str
     scratch: bool = False
+    everywhere: bool = False
 
     @property
     def tiles(self) -> int:
@@ -69,7 +70,7 @@ def _build(
     algorithm: Callable[..., None], layouts: tuple[Layout, ...], params: tuple[Any, ...]
 ) -> TaskGraph:
     flow = TaskFlow()
-    matrices = [flow.matrix(a.m, a.n, a.nb, a.dtype, a.name, scratch=a.scratch) for a in layouts]
+    matrices = [flow.matrix(*a[:5], scratch=a.scratch, everywhere=a.everywhere) for a in layouts]
     algorithm(flow, *matrices, *params)
     # what adapts an algorithm's arguments is private, and called after it
     return flow.graph(algorithm.__name__.removeprefix("_").removesuffix("_program"))

@@ -9,6 +9,9 @@ Commutative contributions to a tile (REDUX) are added up on each rank that makes
 ranks but the owner sends its partial sum, whole or along a tree, and the owner has the version that
 follows. Under a 2.5D distribution contributions of step k are made on the slice of k.
 
+Where LU interchanges rows that several ranks share, what is counted is the program of
+`taskla.interchanges`, and messages that its panels and interchanges read are counted apart.
+
 References
 ----------
 Beaumont, Duchon, Eyraud-Dubois, Langou, Verite, "Symmetric block-cyclic distribution: fewer
@@ -26,7 +29,9 @@ from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
 from taskla.graph import Grid, TaskGraph
+from taskla.interchanges import interchanges
 from taskla.operations import Access
+from taskla.placement import NO_HOME, Placed, place
 
 __all__ = ["Volume", "Volumes"]
 
@@ -42,8 +47,11 @@ class Volume:
     ----------
     sent, received : (ranks,) int64 arrays
         Messages of each rank; a tile's producer sends all of its copies.
+    pivot_messages : int
+        Messages that pivoting takes, apart from these. They are what is sent at most: one that
+        would have no row in it need not be.
     bytes : int
-        Bytes in all messages: whole tiles, without headers.
+        Bytes in all messages, those of pivoting too: whole tiles, without headers.
     by_matrix : dict of str to int
         Messages that carry tiles of each matrix.
     flops : (ranks,) float64 array
@@ -54,6 +62,7 @@ class Volume:
 
     sent: Int64
     received: Int64
+    pivot_messages: int
     bytes: int
     by_matrix: dict[str, int]
     flops: NDArray[np.float64]
@@ -115,8 +124,6 @@ class Volumes:
     def __init__(self, graph: TaskGraph) -> None:
         self._graph = graph
         self._reads, self._sums = _accesses(graph)
-        self._contributes = np.zeros(graph.n, dtype=np.bool_)
-        self._contributes[self._sums.task] = True
         self._size = self._per_tile(
             np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.dtype.itemsize
         )
@@ -140,55 +147,55 @@ class Volumes:
         ValueError
             If a distribution gives a rank that is out of range, or has another number of ranks.
         """
-        ranks, reads = distribution.ranks, self._reads
+        ranks = distribution.ranks
         maps = dict(others or {})
         for name, other in maps.items():
             if other.ranks != ranks:
                 raise ValueError(
                     f"{name} is on {other.ranks} ranks and the other matrices on {ranks}"
                 )
-        owner = self._per_tile(
-            np.int64,
-            lambda grid, tiles: maps.get(grid.name, distribution)(*grid.coordinates(tiles)),
+        program = place(
+            self._graph,
+            [
+                None if grid.scratch or grid.everywhere else maps.get(grid.name, distribution)
+                for grid in self._graph.grids
+            ],
         )
-        if owner.size and not 0 <= owner.min() <= owner.max() < ranks:
-            raise ValueError(
-                f"distribution {distribution.name!r} gives ranks from {owner.min()} to "
-                f"{owner.max()}; allowed: 0 to {ranks - 1}"
-            )
-        place = self._places(distribution, owner)
+        shared = interchanges(program)
+        return (self if shared is program else Volumes(shared.graph))._count(shared, ranks)
+
+    def _count(self, program: Placed, ranks: int) -> Volume:
+        reads, (_, owner, rank, pivoting) = self._reads, program
+        # what a tile holds at first, and a sum, its owner has
         home = reads.summed | (reads.version < 0)
-        source = np.where(home, owner[reads.tile], place[np.maximum(reads.writer, 0)])
-        target = place[reads.reader]
-        away = np.flatnonzero(source != target)
+        source = np.where(home, owner[reads.tile], rank[np.maximum(reads.writer, 0)])
+        target = rank[reads.reader]
+        away = np.flatnonzero((source != target) & (source != NO_HOME))
         key = (reads.version[away] + self._graph.tile_count) * ranks + target[away]
         sent = away[np.unique(key, return_index=True)[1]]
-        partial, contributor, root = self._partial_sums(owner, place, ranks)
+        apart = pivoting[reads.reader[sent]]
+        partial, contributor, root = self._partial_sums(owner, rank, ranks)
+        sizes = self._size[np.concatenate([reads.tile[sent], partial])]
+        sent = sent[~apart]
         tile = np.concatenate([reads.tile[sent], partial])
         matrix = np.bincount(self._matrix[tile], minlength=len(self._graph.grids))
         names = [grid.name for grid in self._graph.grids]
-        own = np.bincount(owner[self._used], self._size[self._used], ranks)
+        owned = self._used & (owner != NO_HOME)
+        own = np.bincount(owner[owned], self._size[owned], ranks)
         memory = own + self._sum_memory(partial, contributor, ranks)
         return Volume(
             sent=np.bincount(np.concatenate([source[sent], contributor]), minlength=ranks),
             received=np.bincount(np.concatenate([target[sent], root]), minlength=ranks),
-            bytes=int(self._size[tile].sum()),
-            by_matrix=dict(zip(names, matrix.tolist(), strict=True)),
-            flops=np.bincount(place, self._graph.flops(), ranks).astype(np.float64),
+            pivot_messages=int(apart.sum()),
+            bytes=int(sizes.sum()),
+            by_matrix={
+                name: count
+                for name, count, grid in zip(names, matrix.tolist(), self._graph.grids, strict=True)
+                if not grid.scratch
+            },
+            flops=np.bincount(rank, self._graph.flops(), ranks).astype(np.float64),
             memory=memory.astype(np.int64),
         )
-
-    def _places(self, distribution: Distribution, owner: Int64) -> Int64:
-        """(n,) The rank that runs each task."""
-        graph = self._graph
-        place = owner[graph.place]
-        if distribution.slices > 1:
-            mine = np.flatnonzero(self._contributes)
-            for grid in graph.grids:
-                of_grid = mine[(graph.place[mine] >= grid.base) & (graph.place[mine] < grid.end)]
-                i, j = grid.coordinates(graph.place[of_grid])
-                place[of_grid] = distribution.contributor(i, j, graph.iteration[of_grid])
-        return np.asarray(place, dtype=np.int64)
 
     def _partial_sums(self, owner: Int64, place: Int64, ranks: int) -> tuple[Any, Any, Any]:
         """Tile, sender and receiver of each partial sum that is sent."""

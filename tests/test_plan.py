@@ -31,7 +31,8 @@ def test_messages_are_those_counted_elsewhere(
     op: str, totals: dict[tuple[int, int], int], dtype: str
 ) -> None:
     for grid, messages in totals.items():
-        (row,) = plan(op, 120, nb=10, grid=grid, dtype=dtype)
+        pivot = "none" if op == "getrf" else None
+        (row,) = plan(op, 120, nb=10, grid=grid, dtype=dtype, pivot=pivot)
         assert row.messages == messages
         assert row.bytes == messages * 100 * np.dtype(TYPES[dtype]).itemsize
 
@@ -205,12 +206,6 @@ def test_an_empty_matrix_costs_nothing(op: str) -> None:
 # -- LU --------------------------------------------------------------------------------------------
 
 
-def test_lu_is_counted_without_pivoting_on_several_ranks_and_says_so() -> None:
-    assert plan("getrf", 600, nb=100)[0].pivot == "partial"
-    assert plan("getrf", 600, nb=100, ranks=4)[0].pivot == "none"
-    assert plan("getrf", 600, nb=100, ranks=4) == plan("getrf", 600, nb=100, ranks=4, pivot="none")
-
-
 @pytest.mark.parametrize("pivot", ["partial", "tournament", "none"])
 @pytest.mark.parametrize("op", ["getrf", "getrs", "gesv"])
 def test_one_rank_may_pivot_as_it_likes(op: str, pivot: str) -> None:
@@ -219,14 +214,34 @@ def test_one_rank_may_pivot_as_it_likes(op: str, pivot: str) -> None:
     assert row.tasks > 0
 
 
-@pytest.mark.parametrize(
-    ("op", "pivot"),
-    [("getrf", "partial"), ("getrf", "tournament"), ("gesv", None), ("getrs", None)],
-)
-def test_messages_that_depend_on_the_data_are_refused(op: str, pivot: str | None) -> None:
-    message = f"{op} with pivot '{pivot or 'partial'}' interchanges rows, and on 4 ranks"
-    with pytest.raises(ValueError, match=message):
-        plan(op, 600, nb=100, ranks=4, pivot=pivot)
+def test_pivots_alone_travel_where_each_column_has_one_rank() -> None:
+    row = plan("getrf", 600, nb=100, ranks=3, dist="col")[0]
+    none = plan("getrf", 600, nb=100, ranks=3, dist="col", pivot="none")[0]
+    # those of each of 6 panels go to the two other ranks
+    assert (row.pivot_messages, row.messages) == (12, none.messages)
+    assert row.bytes == none.bytes + 12 * 100 * 4
+    assert none.pivot_messages == 0
+
+
+@pytest.mark.parametrize(("ranks", "nt"), [(2, 6), (3, 7), (4, 4)])
+def test_panels_and_rows_travel_where_ranks_share_a_column(ranks: int, nt: int) -> None:
+    row = plan("getrf", 100 * nt, nb=100, ranks=ranks, dist="row")[0]
+    expected = 0
+    for k in range(nt):
+        below = [i for i in range(k + 1, nt) if i % ranks != k % ranks]
+        others = len({i % ranks for i in below})
+        # tiles of the panel and back; rows up and down in each other column; the pivots
+        expected += 2 * len(below) + 2 * others * (nt - 1) + others
+    assert row.pivot_messages == expected
+    # L_ik is where it is used: U_kj goes to the ranks below, as without pivoting, and nothing else
+    none = plan("getrf", 100 * nt, nb=100, ranks=ranks, dist="row", pivot="none")[0]
+    assert row.messages <= none.messages
+
+
+def test_interchanges_of_a_solution_are_counted_apart() -> None:
+    # B is one tile column, row by row: rows of panel k go up and down between its rank and others
+    (row,) = plan("getrs", 400, nb=100, ranks=2)
+    assert row.pivot_messages == 2 * 3
 
 
 # -- arguments -------------------------------------------------------------------------------------

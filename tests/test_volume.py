@@ -163,8 +163,11 @@ def test_a_version_goes_to_a_rank_once(counted: TaskGraph, name: str, ranks: int
     owner = distributions.get(name, ranks=ranks)
     expected = naive(counted, owner)
     volume = Volumes(counted).under(owner)
-    assert volume.messages == len(expected)
+    assert volume.messages + volume.pivot_messages == len(expected)
     assert volume.bytes == 2 * 2 * 8 * len(expected)
+    if volume.pivot_messages:
+        # they have no ends in the counts
+        return
     for counts, end in ((volume.sent, 2), (volume.received, 3)):
         assert (
             counts.tolist()

@@ -38,15 +38,16 @@ def getrf_tntpiv(flow: TaskFlow, A: Tiles, P: Tiles, C: Tiles, R: Tiles) -> None
         row = k * A.nb
         for i in range(k, A.mt):
             # C_i = the rows of A_ik that partial pivoting would choose
-            flow.getrf_tnt_leaf(A[i, k], C[i, k], R[i, 0], row=i * A.nb)
+            flow.getrf_tnt_leaf(A[i, k], C[i, k], R[i, 0], row=i * A.nb, at=A[i, k])
         distance = 1
         while k + distance < A.mt:
             for i in range(k, A.mt - distance, 2 * distance):
                 # C_i = those that it would choose of C_i and C_i+d
-                flow.getrf_tnt_merge(C[i, k], R[i, 0], C[i + distance, k], R[i + distance, 0])
+                j = i + distance
+                flow.getrf_tnt_merge(C[i, k], R[i, 0], C[j, k], R[j, 0], at=A[i, k])
             distance *= 2
         # P_k = the interchanges that bring the winners to the top
-        flow.getrf_tnt_pivots(R[k, 0], P[k, 0], row=row)
+        flow.getrf_tnt_pivots(R[k, 0], P[k, 0], row=row, at=A[k, k])
         # A_:k := P_k A_:k
         flow.laswp(P[k, 0], A[k:, k].columns, row=row)
         # A_kk = L_kk U_kk

@@ -7,7 +7,7 @@ __all__ = ["lange", "lansy", "lantr"]
 
 def lange(flow: TaskFlow, A: Tiles, S: Tiles, norm: str) -> None:
     """S_ij := the share of A_ij.  [LAPACK dlange]"""
-    flow.lange(A, S, norm)
+    flow.lange(A, S, norm, at=A)
 
 
 def lansy(
@@ -20,19 +20,21 @@ def lansy(
     stored = A if uplo == "L" else A.T
     shares = S if uplo == "L" else S.T
     # S_ii := the share of a whole symmetric tile
-    flow.lansy(A.diagonal, S.diagonal, norm, uplo, hermitian)
+    flow.lansy(A.diagonal, S.diagonal, norm, uplo, hermitian, at=A.diagonal)
     # S_ij := the share of A_ij, once
     sums = norm in ("1", "I")
-    flow.lange(stored.below_diagonal, shares.below_diagonal, "I" if sums else norm)
+    below = stored.below_diagonal
+    flow.lange(below, shares.below_diagonal, "I" if sums else norm, at=below)
     if sums:
         # S_ji := that of its mirror image
-        flow.lange(stored.below_diagonal, shares.T.below_diagonal, "1")
+        flow.lange(below, shares.T.below_diagonal, "1", at=below)
 
 
 def lantr(flow: TaskFlow, A: Tiles, S: Tiles, norm: str, uplo: str = "L", diag: str = "N") -> None:
     """S_ij := the share of A_ij, A triangular.  [LAPACK dlantr]"""
     stored, shares = (A, S) if uplo == "L" else (A.T, S.T)
     # S_ii := the share of a triangular tile
-    flow.lantr(A.diagonal, S.diagonal, norm, uplo, diag)
+    flow.lantr(A.diagonal, S.diagonal, norm, uplo, diag, at=A.diagonal)
     # S_ij := that of a full one
-    flow.lange(stored.below_diagonal, shares.below_diagonal, norm)
+    below = stored.below_diagonal
+    flow.lange(below, shares.below_diagonal, norm, at=below)

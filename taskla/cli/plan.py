@@ -46,7 +46,7 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
 @click.option(
     "--pivot",
     type=click.Choice(["partial", "tournament", "none"]),
-    help="For LU.  [default: partial; none on several ranks]",
+    help="For LU.  [default: partial]",
 )
 @click.option(
     "--stationary",
@@ -65,7 +65,7 @@ def command(op: str, form: str | None, **choices: Any) -> None:
 
     OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, gemm, symm, hemm, syrk, herk,
     trsm or trmm. The owner of a tile computes it; a message brings one version of one tile to one
-    rank, once. Row interchanges depend on the data: on several ranks, LU is counted without.
+    rank, once. What LU's pivoting takes is counted apart, as the most that it can be.
 
     All matrices have one distribution, but: one that is a single tile wide goes row by row, and B
     and C of an A-stationary symm are where A's diagonal tiles are.
@@ -73,9 +73,10 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (groups
     of ranks that do the updates of steps in turn, 2.5D), tasks (on tiles), tasks_run (those that
     would run: the threads of one rank fuse neighbouring tasks, several tiles in one kernel call),
-    flops, messages and their bytes (whole tiles), pivot_messages (those of row interchanges,
-    apart), max_messages (the most that one rank sends), imbalance (most flops of a rank over the
-    mean: 1 is perfect), bytes_per_rank (most memory for own tiles), critical_path (tasks).
+    flops, messages, bytes (in all messages: whole tiles), pivot_messages (at most: for panels, pivots
+    and rows that ranks interchange), max_messages (the most that one rank sends), imbalance (most
+    flops of a rank over the mean: 1 is perfect), bytes_per_rank (most memory for own tiles),
+    critical_path (tasks).
     """
     emit(_rows(op, **choices), form, SETTINGS)
 

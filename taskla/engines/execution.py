@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
@@ -37,6 +37,9 @@ class Execution:
     graph : TaskGraph
     matrices : sequence of TileSource
         One for each grid that is not scratch.
+    held : iterable of int, optional
+        Numbers of scratch tiles that are kept, once for each time that they are named here, until
+        `release` names them.
 
     Raises
     ------
@@ -47,7 +50,9 @@ class Execution:
         When something is given that has no tiles.
     """
 
-    def __init__(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+    def __init__(
+        self, graph: TaskGraph, matrices: Sequence[TileSource], held: Iterable[int] = ()
+    ) -> None:
         self._graph = graph
         self._kernels = [_bind(kind) for kind in graph.kinds]
         self._arity = [len(kind.definition.modes) for kind in graph.kinds]
@@ -57,6 +62,8 @@ class Execution:
         self._tiles = _Tiles(graph, matrices)
         self._tile = self._tiles.__getitem__
         self._uses = _scratch_uses(graph)
+        for number in held:
+            self._uses[number] += 1
         self._uses_lock = threading.Lock()
         self._workspaces: list[NDArray[np.uint8]] = []
 
@@ -78,7 +85,7 @@ class Execution:
             error.add_note(self._note(kind, numbers))
             raise
         if self._uses:
-            self._release(self._numbers[begin:end])
+            self.release(self._numbers[begin:end])
 
     def put(self, number: int, tile: Tile) -> None:
         """Let a tile number stand for a tile, in place of what the matrix has."""
@@ -183,14 +190,14 @@ class Execution:
             (n for n, mode in zip(numbers, modes, strict=False) if mode != Access.R), numbers[0]
         )
 
-    def _release(self, numbers: Sequence[int]) -> None:
+    def release(self, numbers: Sequence[int]) -> None:
         """Count the uses of scratch tiles down, and drop tiles that have none left."""
         for number in numbers:
             if number in self._uses:
                 with self._uses_lock:
                     self._uses[number] -= 1
                     if not self._uses[number]:
-                        del self._tiles[number]
+                        self._tiles.pop(number, None)
 
 
 class _Tiles(dict[int, Tile]):

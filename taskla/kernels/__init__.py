@@ -5,11 +5,11 @@ this package knows what a kernel computes. Those of the CPU call BLAS and LAPACK
 place, with leading dimensions and without the GIL.
 """
 
-from taskla.kernels import blas, elementwise, lapack, norms, tournament
+from taskla.kernels import blas, elementwise, interchanges, lapack, norms, tournament
 from taskla.kernels.libraries import blas_info, blas_threads
 from taskla.kernels.table import TABLE, Kernel, bind, register
 
 __all__ = ["TABLE", "Kernel", "bind", "blas_info", "blas_threads", "register"]
 
 # These enter their kernels into the table on import.
-del blas, elementwise, lapack, norms, tournament
+del blas, elementwise, interchanges, lapack, norms, tournament

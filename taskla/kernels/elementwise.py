@@ -170,6 +170,18 @@ def laset(dtype: str, uplo: str, offdiag: complex, diag: complex) -> Kernel:
     return kernel
 
 
+@register("diagonal")
+def diagonal(dtype: str) -> Kernel:
+    """D = the diagonal of A, as a column."""
+
+    def kernel(a: Tile, d: Tile) -> None:
+        if (d.rows, d.cols) != (min(a.shape), 1):
+            mismatch("diagonal", a, d)
+        d.array[:, 0] = a.array.diagonal()
+
+    return kernel
+
+
 @register("noop")
 def noop(dtype: str) -> Kernel:
     """Nothing: what an engine costs by itself is measured with this."""

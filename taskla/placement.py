@@ -1,0 +1,96 @@
+"""Which rank runs each task, and what ranks make of a program that names no ranks.
+
+The owner computes: a task runs on the rank that owns the tile that it writes first, or that the
+program names; under a 2.5D distribution contributions of step k are made on the slice of k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.distributions import Distribution
+from taskla.graph import TaskGraph
+from taskla.operations import Access
+
+__all__ = ["NO_HOME", "Placed", "owners", "place"]
+
+#: Owner of tiles that each rank has an instance of: scratch, and what is everywhere.
+NO_HOME = -1
+
+Int64 = NDArray[np.int64]
+
+
+class Placed(NamedTuple):
+    """A program with a rank for each task.
+
+    Attributes
+    ----------
+    graph : TaskGraph
+    owner : (tiles,) int64 array
+        Of each tile number, `NO_HOME` where each rank has its own.
+    rank : (n,) int64 array
+        Where each task runs.
+    pivoting : (n,) bool array
+        The tasks that look for pivots and interchange rows: what they read is counted apart.
+    """
+
+    graph: TaskGraph
+    owner: Int64
+    rank: Int64
+    pivoting: NDArray[np.bool_]
+
+
+def place(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Placed:
+    """Give each task of a program a rank.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+        As algorithms make it.
+    maps : sequence of Distribution or None
+        Of each grid; None for those of which each rank has an instance.
+
+    Raises
+    ------
+    ValueError
+        When a distribution gives a rank that is out of range, or the tile that a task is to run at
+        has no owner.
+    """
+    owner = owners(graph, maps)
+    rank = owner[graph.place]
+    adds = np.zeros(graph.n, dtype=np.bool_)
+    adds[graph.task_of_access[graph.modes == Access.REDUX]] = True
+    for grid, map_ in zip(graph.grids, maps, strict=True):
+        if map_ is not None and map_.slices > 1:
+            mine = np.flatnonzero(adds & (graph.place >= grid.base) & (graph.place < grid.end))
+            i, j = grid.coordinates(graph.place[mine])
+            rank[mine] = map_.contributor(i, j, graph.iteration[mine])
+    lost = np.flatnonzero(rank == NO_HOME)
+    if lost.size:
+        raise ValueError(f"no rank owns the tile that {graph.label(int(lost[0]))} is to run at")
+    apart = [number for number, kind in enumerate(graph.kinds) if _is_pivoting(kind.operation)]
+    return Placed(graph, owner, rank, np.isin(graph.kind, apart))
+
+
+def owners(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Int64:
+    """(tiles,) The rank that owns each tile; parameters and errors as of `place`."""
+    owner = np.full(graph.tile_count, NO_HOME, dtype=np.int64)
+    for grid, map_ in zip(graph.grids, maps, strict=True):
+        if map_ is None:
+            continue
+        tiles = np.arange(grid.base, grid.end)
+        found = owner[tiles] = map_(*grid.coordinates(tiles))
+        if found.size and not 0 <= found.min() <= found.max() < map_.ranks:
+            raise ValueError(
+                f"distribution {map_.name!r} gives ranks from {found.min()} to {found.max()}; "
+                f"allowed: 0 to {map_.ranks - 1}"
+            )
+    return owner
+
+
+def _is_pivoting(operation: str) -> bool:
+    return operation.startswith(("laswp", "getrf_tnt")) or operation == "getrf"
