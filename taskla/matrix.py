@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla import matrix_files
-from taskla.distributions import Distribution
+from taskla.distributions import Distribution, get
 from taskla.formats import dtype_of, format_of, working_dtype
 from taskla.matrix_layout import MapTiles, each_tile
 from taskla.matrix_place import place
@@ -81,6 +81,7 @@ class TiledMatrix(StoredTiles):
         uplo: str | None = None,
         copy: bool | None = None,
         *,
+        distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
         """Cut an array into tiles: views where possible, otherwise a copy in Fortran order.
@@ -97,6 +98,8 @@ class TiledMatrix(StoredTiles):
             None copies when it must: when `a` is not writeable, has another dtype, or has no unit
             stride in either direction. True copies always. False never does; a read-only `a` then
             gives tiles that cannot be written.
+        distribution : str or Distribution, optional
+            As for `from_function`: each rank copies its own tiles of the array.
         map_tiles : callable, optional
             Who copies the tiles, see `taskla.matrix_layout`.
 
@@ -118,15 +121,14 @@ class TiledMatrix(StoredTiles):
         why = obstacle(array, dtype)
         if copy is False and why:
             raise ValueError(f"copy is False and a copy of a is needed: {why}")
-        if place().ranks > 1:
-            if copy is False:
-                raise ValueError("copy is False; a rank copies its tiles of an array")
-            matrix = cls._make((layout.m, layout.n), layout.nb, dtype, layout.uplo, "F", np.empty)
-            matrix._fill(lambda rows, cols: array[rows, cols], map_tiles)
-            return matrix
-        if copy is False or (copy is None and not why and array.flags.writeable):
+        if place().ranks > 1 and copy is False:
+            raise ValueError("copy is False; a rank copies its tiles of an array")
+        owners = _owners(distribution)
+        if owners is None and (
+            copy is False or (copy is None and not why and array.flags.writeable)
+        ):
             return cls(layout, dtype, [array])
-        matrix = cls(layout, dtype, allocate(layout, dtype, np.empty))
+        matrix = cls._make(array.shape, layout.nb, dtype, layout.uplo, "F", np.empty, owners)
         matrix._fill(lambda rows, cols: array[rows, cols], map_tiles)
         return matrix
 
@@ -139,7 +141,7 @@ class TiledMatrix(StoredTiles):
         dtype: DTypeLike = "float64",
         uplo: str | None = None,
         *,
-        distribution: Distribution | None = None,
+        distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
         """Assemble a matrix tile by tile; each rank makes its own tiles.
@@ -155,8 +157,8 @@ class TiledMatrix(StoredTiles):
             As for `from_array`.
         dtype : dtype-like
             float32, float64, complex64 or complex128.
-        distribution : Distribution, optional
-            Of the tiles over the ranks. Default: that of the engine.
+        distribution : str or Distribution, optional
+            Of the tiles over the ranks, by name or as an object. Default: that of the engine.
         map_tiles : callable, optional
             Who calls `f`, see `taskla.matrix_layout`.
 
@@ -187,7 +189,7 @@ class TiledMatrix(StoredTiles):
         *,
         seed: int = 0,
         kind: Kind = "general",
-        distribution: Distribution | None = None,
+        distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
         """Make a random test matrix, the same for every tile size and storage.
@@ -227,9 +229,14 @@ class TiledMatrix(StoredTiles):
         mmap: bool | matrix_files.MmapMode = True,
         uplo: str | None = None,
         *,
+        distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
         """Read a matrix from a ``.npy`` or ``.mtx`` file or a folder of tiles.
+
+        Of a distributed matrix each rank reads its own tiles: its files of a folder, its part of a
+        mapped ``.npy`` file; a ``.mtx`` file is read by all. All ranks call this, and when it fails
+        on one, all raise.
 
         Parameters
         ----------
@@ -241,9 +248,12 @@ class TiledMatrix(StoredTiles):
             Whether a ``.npy`` file is mapped into memory, not read. "c" is copy on write: tiles
             may be written and the file stays as it is. With "r" tiles cannot be written, with "r+"
             writing a tile writes the file. True is "c" where the dtype allows it; other kinds of
-            files are read. A mode given by name is an error where the file cannot be mapped.
+            files are read. A mode given by name is an error where the file cannot be mapped, and
+            for a distributed matrix, whose tiles are copies.
         uplo : {None, "lower", "upper", "L", "U"}
             Use this triangle only. A folder that holds one triangle gives that.
+        distribution
+            As for `from_function`.
         map_tiles : callable, optional
             Who reads the tiles, see `taskla.matrix_layout`.
 
@@ -255,20 +265,37 @@ class TiledMatrix(StoredTiles):
             When the file is damaged or of another kind (the message begins with the path); when an
             argument is not allowed.
         """
-        stored = matrix_files.read(path, mmap)
-        own = stored.layout
-        uplo = triangle_name(uplo) or own.uplo
-        if own.uplo not in (None, uplo):
-            raise ValueError(f"{path}: holds the {own.uplo} triangle; uplo is {uplo!r}")
-        if stored.array is not None:
-            copy = False if isinstance(mmap, str) else None
-            return cls.from_array(stored.array, nb, uplo, copy, map_tiles=map_tiles)
-        if stored.tiled and nb is None:
-            nb = own.nb
-        order = "F" if uplo else stored.order
-        matrix = cls.empty((own.m, own.n), nb, stored.dtype, uplo, order)
-        matrix._fill(stored.block, map_tiles)
-        return matrix
+        here = place()
+        if here.ranks > 1 and isinstance(mmap, str):
+            raise ValueError(
+                f"mmap is {mmap!r}; allowed for a distributed matrix, whose tiles are copies: "
+                "True, False"
+            )
+        with here.collectives.agreed():
+            stored = matrix_files.read(path, mmap)
+            own = stored.layout
+            uplo = triangle_name(uplo) or own.uplo
+            if own.uplo not in (None, uplo):
+                raise ValueError(f"{path}: holds the {own.uplo} triangle; uplo is {uplo!r}")
+            if stored.array is not None:
+                copy = False if isinstance(mmap, str) else None
+                how = {"distribution": distribution, "map_tiles": map_tiles}
+                return cls.from_array(stored.array, nb, uplo, copy, **how)  # type: ignore[arg-type]
+            if stored.tiled and nb is None:
+                nb = own.nb
+            owners = _owners(distribution)
+            layout = layout_asked_for((own.m, own.n), nb, stored.dtype, uplo)
+            ranges = None
+            if owners is not None:
+                tiles = tiles_of(layout, owners, here.rank)
+                ranges = [(layout.rows(i), layout.cols(j)) for i, j in tiles]
+            stored.check(ranges)
+            order = "F" if uplo or owners else stored.order
+            matrix = cls._make(
+                (own.m, own.n), layout.nb, stored.dtype, uplo, order, np.empty, owners
+            )
+            matrix._fill(stored.block, map_tiles)
+            return matrix
 
     # Made of nothing ----------------------------------------------------------------------------
 
@@ -280,6 +307,8 @@ class TiledMatrix(StoredTiles):
         dtype: DTypeLike = "float64",
         uplo: str | None = None,
         order: Order = "F",
+        *,
+        distribution: str | Distribution | None = None,
     ) -> TiledMatrix:
         """Return a matrix whose entries are not set (where `uplo` has none, they are zero).
 
@@ -291,7 +320,9 @@ class TiledMatrix(StoredTiles):
         dtype : dtype-like
             float32, float64, complex64 or complex128.
         order : {"F", "C"}, default "F"
-            The order of a full matrix; a triangle is always "F".
+            The order of a full matrix; a triangle and a distributed matrix are always "F".
+        distribution
+            As for `from_function`.
 
         Raises
         ------
@@ -300,7 +331,7 @@ class TiledMatrix(StoredTiles):
         ValueError
             When an argument is not allowed.
         """
-        return cls._make(shape, nb, dtype, uplo, order, np.empty)
+        return cls._make(shape, nb, dtype, uplo, order, np.empty, distribution)
 
     @classmethod
     def zeros(
@@ -310,9 +341,11 @@ class TiledMatrix(StoredTiles):
         dtype: DTypeLike = "float64",
         uplo: str | None = None,
         order: Order = "F",
+        *,
+        distribution: str | Distribution | None = None,
     ) -> TiledMatrix:
         """Return a matrix of zeros; otherwise as `empty`."""
-        return cls._make(shape, nb, dtype, uplo, order, np.zeros)
+        return cls._make(shape, nb, dtype, uplo, order, np.zeros, distribution)
 
     def like(self, dtype: DTypeLike | None = None) -> TiledMatrix:
         """Return an `empty` matrix with the same shape, tile size, uplo and order."""
@@ -329,38 +362,79 @@ class TiledMatrix(StoredTiles):
         uplo: str | None,
         order: Order,
         how: Callable[..., NDArray[Any]],
-        distribution: Distribution | None = None,
+        distribution: str | Distribution | None = None,
     ) -> TiledMatrix:
         checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
         layout = layout_asked_for(shape, nb, checked, uplo)
         if order not in (("F",) if layout.uplo else ("F", "C")):
             raise ValueError(f"order is {order!r}; allowed: 'F' and, without uplo, 'C'")
-        here = place()
-        if here.ranks == 1:
-            if distribution is not None and distribution.ranks > 1:
-                raise ValueError(f"distribution is {distribution}; there is one rank")
+        owners = _owners(distribution)
+        if owners is None:
             return cls(layout, checked, allocate(layout, checked, how, order))
-        distribution = distribution or here.distribution
-        if distribution is None or distribution.ranks != here.ranks:
-            raise ValueError(f"distribution is {distribution}; there are {here.ranks} ranks")
-        own = tiles_of(layout, distribution, here.rank)
-        arrays = allocate_own(layout, own, checked, how)
-        return cls(layout, checked, arrays, distribution, here.rank)
+        here = place()
+        own = tiles_of(layout, owners, here.rank)
+        arrays = allocate_own(layout, own, checked, how, here.memory)
+        return cls(layout, checked, arrays, owners, here.rank)
 
     def astype(self, dtype: DTypeLike) -> TiledMatrix:
         """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real."""
         result = self.like(dtype)
         for i, j in self.own_tiles():
-            result._put(i, j, self.tile(i, j).array)
+            result.put(i, j, self.tile(i, j).array)
         return result
 
     def copy(self) -> TiledMatrix:
         """Return a copy, as `like` lays it out."""
         return self.astype(self.dtype)
 
+    def redistribute(self, distribution: str | Distribution) -> TiledMatrix:
+        """Return a copy with other owners; on one rank, a copy.
+
+        All ranks call this. A tile whose owner changes travels once, from the one to the other; no
+        rank holds more than the engine's window beside the two matrices. What each rank has whole
+        is cut, and nothing travels.
+
+        Parameters
+        ----------
+        distribution : str or Distribution
+            By name, or an object, for as many ranks as there are.
+
+        Raises
+        ------
+        ValueError
+            When there is no such map for this number of ranks; when the matrix is distributed and
+            its engine not in force.
+
+        Examples
+        --------
+        >>> A = TiledMatrix.random((6, 6), nb=2)
+        >>> bool((A.redistribute("row").to_array() == A.to_array()).all())
+        True
+        """
+        owners = _owners(distribution)
+        if owners is None and self.distribution is None:
+            return self.copy()
+        together = place().collectives if self.distribution is None else self._collectives
+        with together.agreed():
+            result = self._make(self.shape, self.nb, self.dtype, self.uplo, "F", np.empty, owners)
+        together.redistribute(self, result)
+        return result
+
+
+def _owners(distribution: str | Distribution | None) -> Distribution | None:
+    """Return the owners of the tiles of a new matrix; None where there is one rank."""
+    here = place()
+    if isinstance(distribution, str):
+        distribution = get(distribution, here.ranks)
+    found = distribution or here.distribution
+    if found is not None and found.ranks != here.ranks:
+        there = "is one rank" if here.ranks == 1 else f"are {here.ranks} ranks"
+        raise ValueError(f"distribution is {found}; there {there}")
+    return found if here.ranks > 1 else None
+
 
 def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:
     """Set tile (i, j) of a matrix to ``f(rows, cols)``; checks and raises as `from_function`."""
     rows, cols = matrix.rows(i), matrix.cols(j)
     block = f(np.arange(rows.start, rows.stop), np.arange(cols.start, cols.stop))
-    matrix._put(i, j, np.asarray(block))
+    matrix.put(i, j, np.asarray(block))

@@ -1,8 +1,8 @@
 """Matrices in files: ``.npy``, Matrix Market ``.mtx``, and a folder of tiles.
 
-Reading and writing speak of a `Stored`: the layout, and a function from index ranges to blocks. So
-neither side ever holds a second copy of the matrix, and any file can be read with any tile size.
-What is read is not trusted; what is written appears whole or not at all.
+Reading speaks of a `Stored`: the layout, and a function from index ranges to blocks. So nobody
+holds a second copy of the matrix, any file can be read with any tile size, and a rank reads its
+part. What is read is not trusted. `taskla.matrix_saving` writes.
 
 A folder of tiles, version 1, holds ``header.json`` and one ``tile_<i>_<j>.npy`` per tile of the
 layout, indices counted from 0 and padded to four digits. The header is a JSON object:
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,18 +26,32 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from taskla.atomic import beside, check_file, check_folder, flush, replacing, swap
+from taskla.atomic import check_file, check_folder
 from taskla.formats import format_of, working_dtype
 from taskla.matrix_layout import Layout
 from taskla.tile import Order
 
-__all__ = ["MmapMode", "Stored", "check_target", "read", "write"]
+__all__ = [
+    "FILES",
+    "HEADER",
+    "MmapMode",
+    "Stored",
+    "check_target",
+    "header_text",
+    "read",
+    "tile_path",
+]
 
 MmapMode: TypeAlias = Literal["r", "c", "r+"]
 
+Ranges: TypeAlias = Iterable[tuple[slice, slice]]
+
+#: Extensions of what is one file.
+FILES = (".npy", ".mtx")
+HEADER = "header.json"
+
 _FORMAT = "taskla-tiles"
 _VERSION = 1
-_HEADER = "header.json"
 _LONGEST_HEADER = 4096
 _TILE_NAME = re.compile(r"tile_\d{4,}_\d{4,}\.npy")
 _ALLOWED = "allowed: a .npy file, a .mtx file, or a folder of tiles written by save"
@@ -62,6 +76,9 @@ class Stored:
         Its dtype may be another, which working_dtype promotes to `dtype`.
     tiled : bool
         Whether the tile size and the triangle of `layout` are those of the file.
+    check : callable
+        ``check(ranges)`` raises ValueError unless the file holds what its header promises in some
+        ranges (rows, cols), of None in all: to be asked before memory is taken for them.
     """
 
     layout: Layout
@@ -70,6 +87,7 @@ class Stored:
     block: Callable[[slice, slice], NDArray[Any]]
     array: NDArray[Any] | None = None
     tiled: bool = False
+    check: Callable[[Ranges | None], None] = lambda ranges: None
 
 
 def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
@@ -108,31 +126,8 @@ def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
         return _read_npy(path, mmap) if kind == ".npy" else _read_mtx(path)
 
 
-def write(path: str | os.PathLike[str], stored: Stored) -> None:
-    """Write a matrix: ``.npy`` or ``.mtx`` by the path's extension, else a folder of tiles.
-
-    A ``.npy`` or ``.mtx`` file holds the whole matrix, with zeros for the triangle that is not
-    stored, and text knows no precision: ``.mtx`` gives single precision back as double. Everything
-    is written under another name beside `path`, then renamed; an existing file or folder of tiles
-    is replaced.
-
-    Raises
-    ------
-    OSError, ValueError
-        As `check_target`.
-    """
-    check_target(path)
-    writer = _WRITERS.get(Path(path).suffix.lower())
-    if writer is None:
-        # A link stays, what it points to is replaced.
-        _write_folder(Path(path).resolve(), stored)
-        return
-    with replacing(path) as temporary:
-        writer(temporary, stored)
-
-
 def check_target(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that `write` would refuse.
+    """Refuse a path where no matrix can be saved.
 
     Raises
     ------
@@ -146,12 +141,12 @@ def check_target(path: str | os.PathLike[str]) -> None:
         When a file would replace a folder, or a folder of tiles anything but another one.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (*_WRITERS, "", ".tiles"):
+    if suffix not in (*FILES, "", ".tiles"):
         raise ValueError(
             f"{path}: extension {suffix!r} is not known; allowed: .npy, .mtx, "
             "and none or .tiles for a folder of tiles"
         )
-    if suffix in _WRITERS:
+    if suffix in FILES:
         check_file(path)
         return
     path = Path(path).resolve()
@@ -189,21 +184,6 @@ def _read_npy(path: Path, mmap: bool | MmapMode) -> Stored:
     return Stored(layout, dtype, order, lambda rows, cols: array[rows, cols], whole)
 
 
-def _write_npy(path: Path, stored: Stored) -> None:
-    layout = stored.layout
-    array = open_memmap(
-        path,
-        mode="w+",
-        dtype=stored.dtype,
-        shape=(layout.m, layout.n),
-        fortran_order=stored.order == "F",
-    )
-    # The new file reads as zeros where no tile is written.
-    for rows, cols in _ranges(layout):
-        array[rows, cols] = stored.block(rows, cols)
-    array.flush()
-
-
 def _read_mtx(path: Path) -> Stored:
     from scipy import io, sparse
 
@@ -225,64 +205,31 @@ def _read_mtx(path: Path) -> Stored:
     return Stored(layout, dtype, "F", lambda rows, cols: by_row[rows, cols].toarray())
 
 
-def _write_mtx(path: Path, stored: Stored) -> None:
-    from scipy import io
-
-    layout = stored.layout
-    if layout.entries == 0:
-        field = "complex" if stored.dtype.kind == "c" else "real"
-        path.write_text(f"%%MatrixMarket matrix array {field} general\n{layout.m} {layout.n}\n")
-        return
-    array = stored.array
-    if array is None:
-        array = np.zeros((layout.m, layout.n), stored.dtype, order=stored.order)
-        for rows, cols in _ranges(layout):
-            array[rows, cols] = stored.block(rows, cols)
-    io.mmwrite(path, array, symmetry="general")
-
-
-_WRITERS: dict[str, Callable[[Path, Stored], None]] = {".npy": _write_npy, ".mtx": _write_mtx}
-
-
 def _one_tile(shape: tuple[int, ...]) -> Layout:
     m, n = shape
     return Layout(m, n, max(1, m, n))
 
 
-def _ranges(layout: Layout) -> Iterator[tuple[slice, slice]]:
-    return ((layout.rows(i), layout.cols(j)) for i, j in layout.tiles())
-
-
 # A folder of tiles -----------------------------------------------------------------------------
 
 
-def _tile_path(folder: Path, i: int, j: int) -> Path:
+def tile_path(folder: Path, i: int, j: int) -> Path:
+    """Return the file of tile (i, j) in a folder of tiles."""
     return folder / f"tile_{i:04d}_{j:04d}.npy"
 
 
-def _write_folder(path: Path, stored: Stored) -> None:
-    layout = stored.layout
+def header_text(layout: Layout, dtype: np.dtype[Any], order: Order) -> str:
+    """Return what the header of a folder of tiles says."""
     header = {
         "format": _FORMAT,
         "version": _VERSION,
         "shape": [layout.m, layout.n],
         "nb": layout.nb,
-        "dtype": stored.dtype.name,
+        "dtype": dtype.name,
         "uplo": layout.uplo,
-        "order": stored.order,
+        "order": order,
     }
-    with beside(path) as temporary:
-        temporary.mkdir()
-        for i, j in layout.tiles():
-            block = stored.block(layout.rows(i), layout.cols(j))
-            file = _tile_path(temporary, i, j)
-            np.save(file, np.asarray(block, order=stored.order), allow_pickle=False)
-            flush(file)
-        (temporary / _HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
-        flush(temporary / _HEADER)
-        flush(temporary)
-        swap(temporary, path)
-        flush(path.parent)
+    return json.dumps(header, indent=1) + "\n"
 
 
 def _check_replaceable(path: Path) -> None:
@@ -295,7 +242,7 @@ def _check_replaceable(path: Path) -> None:
         except ValueError as error:
             raise FileExistsError(f"{error}; the folder is not replaced") from None
         for entry in path.iterdir():
-            if entry.name != _HEADER and not _TILE_NAME.fullmatch(entry.name):
+            if entry.name != HEADER and not _TILE_NAME.fullmatch(entry.name):
                 raise FileExistsError(
                     f"{path}: holds {entry.name!r} beside its tiles; the folder is not replaced"
                 )
@@ -305,9 +252,9 @@ def _check_replaceable(path: Path) -> None:
 
 def _read_header(folder: Path) -> tuple[Layout, np.dtype[Any], Order]:
     """Return what the header of a folder of tiles says; ValueError for the first field at fault."""
-    file = folder / _HEADER
+    file = folder / HEADER
     if not file.is_file():
-        raise ValueError(f"{folder}: not a folder of tiles, it has no {_HEADER}")
+        raise ValueError(f"{folder}: not a folder of tiles, it has no {HEADER}")
 
     def fault(what: str) -> ValueError:
         return ValueError(f"{file}: {what}")
@@ -348,7 +295,7 @@ def _read_folder(folder: Path) -> Stored:
     layout, dtype, order = _read_header(folder)
 
     def tile(i: int, j: int) -> NDArray[Any]:
-        file = _tile_path(folder, i, j)
+        file = tile_path(folder, i, j)
         if not file.is_file():
             raise ValueError(f"{folder}: {file.name} is missing")
         with _unreadable(file):
@@ -362,28 +309,43 @@ def _read_folder(folder: Path) -> Stored:
             )
         return array
 
-    # Before anyone allocates what the header promises, the files show that they hold it.
-    for i, j in layout.tiles():
-        tile(i, j)
+    def check(ranges: Ranges | None) -> None:
+        """Before anyone allocates what the header promises, the files show that they hold it."""
+        met: Iterable[tuple[int, int]] = layout.tiles()
+        if ranges is not None:
+            met = sorted({at for rows, cols in ranges for at in _meeting(layout, rows, cols)})
+        for i, j in met:
+            tile(i, j)
+
+    # A rank looks at its own tiles only, but must not count on those that cannot all be there.
+    if sum(1 for _ in os.scandir(folder)) <= _tile_count(layout):
+        check(None)
 
     def block(rows: slice, cols: slice) -> NDArray[Any]:
         """Assemble a block from the tiles that it meets."""
         result = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype, order=order)
-        for i in range(rows.start // layout.nb, -(-rows.stop // layout.nb)):
-            for j in range(cols.start // layout.nb, -(-cols.stop // layout.nb)):
-                if layout.stores(i, j):
-                    to_rows, from_rows = _overlap(rows, layout.rows(i))
-                    to_cols, from_cols = _overlap(cols, layout.cols(j))
-                    result[to_rows, to_cols] = tile(i, j)[from_rows, from_cols]
+        for i, j in _meeting(layout, rows, cols):
+            to_rows, from_rows = _overlap(rows, layout.rows(i))
+            to_cols, from_cols = _overlap(cols, layout.cols(j))
+            result[to_rows, to_cols] = tile(i, j)[from_rows, from_cols]
         return result
 
-    return Stored(layout, dtype, order, block, tiled=True)
+    return Stored(layout, dtype, order, block, tiled=True, check=check)
+
+
+def _tile_count(layout: Layout) -> int:
+    return layout.mt * layout.nt if layout.uplo is None else layout.nt * (layout.nt + 1) // 2
+
+
+def _meeting(layout: Layout, rows: slice, cols: slice) -> Iterator[tuple[int, int]]:
+    """Iterate over the tiles that exist and meet a block."""
+    for i in range(rows.start // layout.nb, -(-rows.stop // layout.nb)):
+        for j in range(cols.start // layout.nb, -(-cols.stop // layout.nb)):
+            if layout.stores(i, j):
+                yield i, j
 
 
 def _overlap(a: slice, b: slice) -> tuple[slice, slice]:
     """Return where two index ranges meet, counted from the start of each."""
     start, stop = max(a.start, b.start), min(a.stop, b.stop)
     return slice(start - a.start, stop - a.start), slice(start - b.start, stop - b.start)
-
-
-# The file system -------------------------------------------------------------------------------

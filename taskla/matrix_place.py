@@ -1,17 +1,73 @@
-"""Which tiles of a new matrix are here: all, or those of this rank."""
+"""Which tiles of a new matrix are here, all or those of this rank, and what ranks do together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
 
-__all__ = ["HERE", "Place", "place", "set_place"]
+__all__ = ["ALONE", "HERE", "Alone", "Collectives", "Place", "Put", "place", "set_place"]
 
-Blocks = Iterator[tuple[int, int, NDArray[Any]]]
+Put: TypeAlias = Callable[[int, int, NDArray[Any]], None]
+"""``put(i, j, block)`` takes what tile (i, j) holds; it keeps no reference to it."""
+
+
+class Collectives(Protocol):
+    """What matrices ask of the ranks that share them: all call it, in the same order.
+
+    No call returns on one rank and fails on another: when one of them fails, all raise. A matrix is
+    a `taskla.matrix_tiles.StoredTiles`, which imports this module.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The number of this one, from 0 on."""
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all ranks see one another's writes to a mapped file."""
+
+    def agreed(self) -> AbstractContextManager[None]:
+        """Wait at the end of ``with`` for all ranks; an error inside is raised on all of them."""
+
+    def share(self, value: Any) -> list[Any]:
+        """Return what each rank gave, which JSON can say."""
+
+    def gather(self, matrix: Any, put: Put, root: int | None = None) -> None:
+        """Call `put` for all tiles of a matrix, column after column: on all ranks, or on one."""
+
+    def redistribute(self, source: Any, target: Any) -> None:
+        """Copy the tiles of a matrix to another of the same layout and dtype."""
+
+
+class Alone:
+    """One process, which has all tiles of its matrices."""
+
+    rank = 0
+    one_machine = True
+
+    def agreed(self) -> AbstractContextManager[None]:
+        """Have an error raised as it is."""
+        return nullcontext()
+
+    def share(self, value: Any) -> list[Any]:
+        """Return what was given."""
+        return [value]
+
+    def gather(self, matrix: Any, put: Put, root: int | None = None) -> None:
+        """Call `put` for all tiles, column after column."""
+        for i, j in matrix.own_tiles():
+            put(i, j, matrix.tile(i, j).array)
+
+    def redistribute(self, source: Any, target: Any) -> None:
+        """Copy the tiles that `target` has here."""
+        for i, j in target.own_tiles():
+            target.put(i, j, source.tile(i, j).array)
 
 
 class Place(NamedTuple):
@@ -22,19 +78,23 @@ class Place(NamedTuple):
     rank, ranks : int
     distribution : Distribution or None
         Of new matrices for which none is given; None where there is one rank.
-    gather : callable or None
-        ``gather(matrix)`` gives (i, j, block) of all tiles, column after column, to all ranks,
-        which all call it.
+    collectives : Collectives
+        What the ranks do together.
+    memory : callable, optional
+        Returns a block of so many bytes, all zero, that other ranks can read. Default: NumPy's.
     """
 
     rank: int
     ranks: int
     distribution: Distribution | None
-    gather: Callable[[Any], Blocks] | None
+    collectives: Collectives
+    memory: Callable[[int], NDArray[np.uint8]] | None = None
 
+
+ALONE = Alone()
 
 #: One process that has everything.
-HERE = Place(0, 1, None, None)
+HERE = Place(0, 1, None, ALONE)
 
 _place: Callable[[], Place] = lambda: HERE  # noqa: E731
 

@@ -16,12 +16,16 @@ __all__ = [
     "Store",
     "allocate",
     "allocate_own",
+    "carve",
     "layout_asked_for",
     "merge_triangles",
     "obstacle",
     "triangle",
     "triangle_name",
 ]
+
+#: Bytes: strips begin at cache lines.
+_LINE = 64
 
 _TRIANGLES: dict[str, Uplo] = {"l": "lower", "lower": "lower", "u": "upper", "upper": "upper"}
 
@@ -130,24 +134,64 @@ def allocate_own(
     own: Sequence[tuple[int, int]],
     dtype: np.dtype[Any],
     how: Callable[..., NDArray[Any]],
+    memory: Callable[[int], NDArray[np.uint8]] | None = None,
 ) -> list[NDArray[Any]]:
-    """Return new memory for some tiles of a matrix, as `OwnStore` takes it."""
-    arrays = []
-    for places in _strips(layout, own):
-        (i, j), _, _ = places[0]
-        length = places[-1][2]
-        if layout.uplo == "upper":
-            rows = layout.rows(i)
-            strip = how((rows.stop - rows.start, length), dtype, order="F")
-        else:
-            cols = layout.cols(j)
-            strip = how((length, cols.stop - cols.start), dtype, order="F")
-        for (row, column), begin, end in places:
-            # what lies beside a triangle is never used, and must not trap
-            if layout.uplo and row == column:
-                (strip[:, begin:end] if layout.uplo == "upper" else strip[begin:end])[...] = 0
-        arrays.append(strip)
+    """Return new memory for some tiles of a matrix, as `OwnStore` takes it.
+
+    Parameters
+    ----------
+    layout : Layout
+    own : sequence of (int, int)
+        The tiles.
+    dtype : numpy.dtype
+    how : callable
+        ``np.empty`` or ``np.zeros``.
+    memory : callable, optional
+        Returns a block of so many bytes, all zero, in place of `how`.
+    """
+    strips = _strips(layout, own)
+    size = sum(_room(layout, places, dtype)[1] for places in strips)
+    block = how(size, np.uint8) if memory is None else memory(size)
+    arrays = carve(layout, own, dtype, block)
+    if layout.uplo and how is not np.zeros and memory is None:
+        # what lies beside a triangle is never used, and must not trap
+        for array, places in zip(arrays, strips, strict=True):
+            for (i, j), begin, end in places:
+                if i == j:
+                    (array[:, begin:end] if layout.uplo == "upper" else array[begin:end])[...] = 0
     return arrays
+
+
+def carve(
+    layout: Layout,
+    own: Sequence[tuple[int, int]],
+    dtype: np.dtype[Any],
+    block: NDArray[np.uint8],
+) -> list[NDArray[Any]]:
+    """Return the arrays that some tiles of a matrix lie in, as views of one block of bytes."""
+    arrays, begin = [], 0
+    for places in _strips(layout, own):
+        shape, size = _room(layout, places, dtype)
+        length = shape[0] * shape[1] * dtype.itemsize
+        array = block[begin : begin + length].view(dtype).reshape(shape, order="F")
+        arrays.append(array)
+        begin += size
+    return arrays
+
+
+def _room(
+    layout: Layout, places: list[tuple[tuple[int, int], int, int]], dtype: np.dtype[Any]
+) -> tuple[tuple[int, int], int]:
+    """The shape of a strip, and its bytes up to where the next one begins."""
+    (i, j), _, _ = places[0]
+    length = places[-1][2]
+    if layout.uplo == "upper":
+        rows = layout.rows(i)
+        shape = rows.stop - rows.start, length
+    else:
+        cols = layout.cols(j)
+        shape = length, cols.stop - cols.start
+    return shape, -(-shape[0] * shape[1] * dtype.itemsize // _LINE) * _LINE
 
 
 def _strips(

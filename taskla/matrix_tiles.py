@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from taskla import matrix_files
+from taskla import matrix_saving
 from taskla.distributions import Distribution
 from taskla.formats import format_of
 from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_place import place
+from taskla.matrix_place import ALONE, Collectives, place
 from taskla.matrix_store import OwnStore, Store, merge_triangles, triangle
 from taskla.tile import Order, Tile
 
@@ -119,8 +119,18 @@ class StoredTiles:
             return list(self.layout.tiles())
         return tiles_of(self.layout, self.distribution, self._rank)
 
-    def _put(self, i: int, j: int, block: NDArray[Any]) -> None:
-        """Copy a block into tile (i, j), the triangle that counts if it is on the diagonal."""
+    def put(self, i: int, j: int, block: NDArray[Any]) -> None:
+        """Copy a block into tile (i, j), the triangle that counts if it is on the diagonal.
+
+        Raises
+        ------
+        IndexError
+            When the tile does not exist, or belongs to another rank.
+        ValueError
+            When the block has another shape.
+        TypeError
+            When it cannot be cast safely: complex into real.
+        """
         target = self.tile(i, j).array
         if block.shape != target.shape:
             hint = "; use rows[:, None] to make it two-dimensional" if block.ndim == 1 else ""
@@ -135,7 +145,7 @@ class StoredTiles:
         """Set all tiles to the blocks of an array or file, given by index ranges."""
 
         def fill(i: int, j: int) -> None:
-            self._put(i, j, block(self.rows(i), self.cols(j)))
+            self.put(i, j, block(self.rows(i), self.cols(j)))
 
         each_tile(self.own_tiles(), fill, map_tiles)
 
@@ -147,7 +157,7 @@ class StoredTiles:
         fill: Literal["triangle", "symmetric", "hermitian"] | None = None,
         copy: bool | None = True,
     ) -> NDArray[Any]:
-        """Return the matrix as an array.
+        """Return the matrix as an array; a distributed one on all ranks, which all call this.
 
         Parameters
         ----------
@@ -168,59 +178,63 @@ class StoredTiles:
         Raises
         ------
         ValueError
-            When an argument is not allowed, or `copy` is False and a copy is needed.
+            When an argument is not allowed, or `copy` is False and a copy is needed; when the
+            matrix is distributed and its engine not in force.
         """
         if order not in ("K", "F", "C"):
             raise ValueError(f"order is {order!r}; allowed: 'K', 'F', 'C'")
         if self.uplo is None:
             if fill is not None:
                 raise ValueError(f"fill is {fill!r}; a matrix without uplo has nothing to fill")
-            if self.distribution is not None:
-                return self._gathered(order)
-            return np.array(self._store.arrays[0], order=order, copy=copy)
-        if fill not in (None, "triangle", "symmetric", "hermitian"):
+            if self.distribution is None:
+                return np.array(self._store.arrays[0], order=order, copy=copy)
+            if copy is False:
+                raise ValueError("copy is False; the tiles of a distributed matrix are copied")
+        elif fill not in (None, "triangle", "symmetric", "hermitian"):
             raise ValueError(f"fill is {fill!r}; allowed: None, triangle, symmetric, hermitian")
-        if copy is False:
+        elif copy is False:
             raise ValueError(f"copy is False; a matrix with uplo {self.uplo!r} must be copied")
-        array = np.zeros(self.shape, self.dtype, order=self.order if order == "K" else order)
-        for i, j, block in self._blocks():
+        with self._collectives.agreed():
+            make = np.empty if self.uplo is None else np.zeros
+            array = make(self.shape, self.dtype, order=self.order if order == "K" else order)
+
+        def put(i: int, j: int, block: NDArray[Any]) -> None:
             rows, cols = self.rows(i), self.cols(j)
-            if i == j:
-                block = triangle(block, self.uplo)
-            if fill in ("symmetric", "hermitian"):
-                mirrored = block.T.conj() if fill == "hermitian" else block.T
-                array[cols, rows] = mirrored
+            if self.uplo is not None:
                 if i == j:
-                    block = merge_triangles(block, mirrored, self.uplo)
+                    block = triangle(block, self.uplo)
+                if fill in ("symmetric", "hermitian"):
+                    mirrored = block.T.conj() if fill == "hermitian" else block.T
+                    array[cols, rows] = mirrored
+                    if i == j:
+                        block = merge_triangles(block, mirrored, self.uplo)
             array[rows, cols] = block
+
+        self._collectives.gather(self, put)
         if fill == "hermitian" and self.dtype.kind == "c":
             np.einsum("ii->i", array).imag = 0
         return array
 
-    def _blocks(self) -> Iterator[tuple[int, int, NDArray[Any]]]:
-        """Iterate over all tiles; of a distributed matrix on all ranks."""
+    @property
+    def _collectives(self) -> Collectives:
+        """What the ranks that share this matrix do together."""
         if self.distribution is None:
-            return ((i, j, self.tile(i, j).array) for i, j in self.layout.tiles())
-        gather = place().gather
-        if gather is None:
-            raise ValueError("the matrix is distributed, and its tiles are gathered by the engine")
-        blocks: Iterator[tuple[int, int, NDArray[Any]]] = gather(self)
-        return blocks
-
-    def _gathered(self, order: Literal["K", "F", "C"]) -> NDArray[Any]:
-        array = np.empty(self.shape, self.dtype, order="F" if order == "K" else order)
-        for i, j, block in self._blocks():
-            array[self.rows(i), self.cols(j)] = block
-        return array
+            return ALONE
+        here = place()
+        if here.ranks != self.distribution.ranks:
+            raise ValueError(
+                f"the matrix is distributed over {self.distribution.ranks} ranks, and here is "
+                f"{here.ranks}: do this inside of `with tla.engine('mpi')`"
+            )
+        return here.collectives
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Be an array to NumPy: `to_array`, with zeros for the triangle that is not stored."""
         # True has made its copy before the dtype is changed.
         return np.array(self.to_array(copy=copy), dtype, copy=None if copy else copy)
 
-    def _block(self, rows: slice, cols: slice) -> NDArray[Any]:
-        """Return what a tile holds, as it counts."""
-        i, j = rows.start // self.nb, cols.start // self.nb
+    def block(self, i: int, j: int) -> NDArray[Any]:
+        """Return what tile (i, j) holds, as it counts: zeros where `uplo` has no entries."""
         array = self.tile(i, j).array
         return triangle(array, self.uplo) if i == j else array
 
@@ -231,6 +245,10 @@ class StoredTiles:
         holds the tiles as they are. Both appear whole or not at all, and replace what `save` wrote
         before. Text knows no precision: ``.mtx`` gives single precision back as double.
 
+        All ranks that share a matrix call this, and write their own tiles to one folder or
+        ``.npy`` file; ``.mtx``, and ``.npy`` when there are several machines, is written by rank 0.
+        When it fails on one rank, all raise.
+
         Parameters
         ----------
         path : path-like
@@ -239,17 +257,14 @@ class StoredTiles:
         Raises
         ------
         ValueError
-            When the extension is another one.
+            When the extension is another one; when the matrix is distributed and its engine not in
+            force.
         FileNotFoundError
             When the parent folder does not exist.
         FileExistsError
             When `path` exists and is not of the kind that is to be written.
         """
-        if self.distribution is not None:
-            raise ValueError("a distributed matrix cannot be saved yet: save its to_array()")
-        whole = self._store.arrays[0] if self.uplo is None else None
-        stored = matrix_files.Stored(self.layout, self.dtype, self.order, self._block, whole)
-        matrix_files.write(path, stored)
+        matrix_saving.write(path, self, self._collectives)
 
 
 def tiles_of(layout: Layout, distribution: Distribution, rank: int) -> list[tuple[int, int]]:

@@ -95,6 +95,7 @@ def test_the_run_by_hand() -> None:
         "bytes_written": 40,
         "messages": 0,
         "bytes_sent": 0,
+        "clock_error": None,
         "energy_source": "measured",
         "joules": 15.0,
         "idle_joules": 5.0,

@@ -141,6 +141,9 @@ class Summary:
         Of the tiles that tasks read and wrote.
     messages, bytes_sent : int
         Between ranks.
+    clock_error : float or None
+        Seconds by which times of two ranks may be wrong against one another; None where ranks have
+        no clocks of their own.
     energy_source : {"measured", "modelled", "unavailable"}
     joules, idle_joules : float or None
         Of the whole run, and the part of it that belongs to no task.
@@ -177,6 +180,7 @@ class Summary:
     bytes_written: int
     messages: int
     bytes_sent: int
+    clock_error: float | None
     energy_source: str
     joules: float | None
     idle_joules: float | None
@@ -407,6 +411,7 @@ def summary(run: Run) -> Summary:
         bytes_written=int(tasks["bytes_written"].sum()),
         messages=run.messages.size,
         bytes_sent=int(run.messages["bytes"].sum()),
+        clock_error=_clock_error(run),
         energy_source=source,
         joules=joules,
         idle_joules=idle,
@@ -415,6 +420,13 @@ def summary(run: Run) -> Summary:
         gflops_per_watt=None if joules is None else _ratio(flops / 1e9, joules),
         energy_delay=None if joules is None else joules * run.makespan,
     )
+
+
+def _clock_error(run: Run) -> float | None:
+    """Twice the largest error, as both ends of a message may be off by it."""
+    errors = [_number(clock.get("error")) for clock in run.info.get("clock") or []]
+    known = [error for error in errors if error is not None]
+    return 2 * max(known) if known else None
 
 
 def energy(run: Run) -> Energy:

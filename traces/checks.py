@@ -75,6 +75,9 @@ def _check_runs(header: dict[str, Any]) -> None:
         for key in ("parameters", "energy"):
             if not isinstance(run.get(key) or {}, dict):
                 raise ValueError(f"{key} of a run is no object")
+        clocks = run.get("clock") or []
+        if not isinstance(clocks, list) or not all(isinstance(clock, dict) for clock in clocks):
+            raise ValueError("clock of a run is no list of objects")
 
 
 def _check_matrices(header: dict[str, Any]) -> None:

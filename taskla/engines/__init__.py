@@ -12,6 +12,7 @@ from typing import Any
 
 from taskla.engines import base
 from taskla.engines.base import Engine
+from taskla.launch import job
 from taskla.matrix_layout import set_map_tiles
 from taskla.matrix_place import Place, set_place
 
@@ -21,13 +22,14 @@ __all__ = ["Engine", "available", "current", "engine"]
 _ENGINES = {"threads": "ThreadsEngine", "mpi": "MPIEngine"}
 
 
-def engine(name: str = "threads", **options: Any) -> Engine:
+def engine(name: str | None = None, **options: Any) -> Engine:
     """Return an engine, to be entered by ``with`` or made the default.
 
     Parameters
     ----------
-    name : str, default "threads"
-        A name that `taskla.engines.available` lists.
+    name : str, optional
+        A name that `taskla.engines.available` lists. Default: "mpi" where ``mpirun`` or ``srun``
+        has started several ranks of this program, else "threads".
     **options
         Those of the engine: see `taskla.engines.threads.ThreadsEngine` and
         `taskla.engines.mpi.MPIEngine`.
@@ -53,6 +55,8 @@ def engine(name: str = "threads", **options: Any) -> Engine:
     >>> current().workers
     1
     """
+    if name is None:
+        name = "mpi" if job().ranks > 1 else "threads"
     if name not in _ENGINES:
         raise ValueError(f"engine {name!r} does not exist; there are {', '.join(_ENGINES)}")
     make = _load(name)
@@ -68,11 +72,12 @@ def engine(name: str = "threads", **options: Any) -> Engine:
 def current() -> Engine:
     """Return the engine in force: of the innermost ``with``, else the process's default.
 
-    Where none was chosen it is "threads" with default options.
+    Where none was chosen it is "threads" with default options, on each rank of a job as well: a
+    program that asks for nothing shares nothing.
     """
     found = base.entered() or base.process_default()
     if found is None:
-        engine().set_default()
+        engine("threads").set_default()
         return current()
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from operator import index
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar
 
 from taskla.matrix_place import HERE, Place
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from taskla.graph import TaskGraph
     from taskla.tile import Tile
 
-__all__ = ["Engine", "TileSource", "entered", "process_default"]
+__all__ = ["Engine", "TileSource", "at_least_one", "entered", "process_default"]
 
 Result = TypeVar("Result")
 
@@ -45,10 +46,32 @@ class Engine(ABC):
     name: ClassVar[str]
     """The name that `taskla.engine` knows it by."""
 
+    rank: int = 0
+    """The number of this process among those that run the program together, from 0 on."""
+
+    ranks: int = 1
+    """How many there are."""
+
     @property
     def place(self) -> Place:
         """Where this process stands among those that share new matrices."""
         return HERE
+
+    def share(self, value: Any) -> list[Any]:
+        """Return what each rank gave, in the order of ranks; all of them call it.
+
+        Parameters
+        ----------
+        value : object
+            Numbers, text, or lists and dictionaries of them: what JSON can say. Floating-point
+            numbers arrive exactly.
+
+        Returns
+        -------
+        list
+            Of `ranks` values: ``[value]`` where there is one rank.
+        """
+        return self.place.collectives.share(value)
 
     @abstractmethod
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
@@ -120,3 +143,14 @@ def entered() -> Engine | None:
 def process_default() -> Engine | None:
     """Return the engine that `Engine.set_default` was last called on."""
     return _process_default
+
+
+def at_least_one(name: str, value: Any) -> int:
+    """Return the value of an option that is a positive integer."""
+    try:
+        number = index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
+    return number

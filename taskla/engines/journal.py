@@ -20,7 +20,7 @@ from taskla.machine import memory, processor, resident
 from taskla.traces import Recorder, Recording
 from taskla.traces.recorder import clock, format_name
 
-__all__ = ["Journal", "task_figures"]
+__all__ = ["Journal", "Sampler", "facts", "task_figures"]
 
 Times = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ class Journal:
     ) -> None:
         self.recorder = trace if isinstance(trace, Recorder) else Recorder(trace)
         self.source = energy.find(source) if isinstance(source, str) else source
-        self.recorder.facts = _facts() | self.recorder.facts
+        self.recorder.facts = facts() | self.recorder.facts
 
     def save(self) -> None:
         """Write the file, if the recorder has a path and there is anything new."""
@@ -189,8 +189,8 @@ def task_figures(graph: TaskGraph, start: Times, end: Times) -> energy.Tasks:
     )
 
 
-def _facts() -> dict[str, Any]:
-    """What the header says of the machine and of what is installed."""
+def facts() -> dict[str, Any]:
+    """Return what the header says of the machine and of what is installed."""
     import scipy
 
     serving = next((blas for blas in kernels.blas_info() if blas["serves"]), None)

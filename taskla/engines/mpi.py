@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
-from time import sleep
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,16 +18,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla import distributions, errors, schedulers
+from taskla import distributions, schedulers
 from taskla.distributions import Distribution
+from taskla.engines import oversubscription
 from taskla.engines.base import Engine, TileSource
+from taskla.engines.checkpoint import Checkpoints
 from taskla.engines.cores import cores
 from taskla.engines.crew import Each, conduct, is_worker
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
-from taskla.engines.mpi_traffic import PERIOD, Traffic
+from taskla.engines.mpi_collectives import MPICollectives, RemoteError
+from taskla.engines.mpi_memory import SharedMemory
+from taskla.engines.mpi_traffic import Traffic
 from taskla.engines.threads import FUSE, ThreadsEngine, at_least_one
-from taskla.exchange import Exchange, Part
+from taskla.exchange import Exchange, Part, across_ranks
 from taskla.graph import TaskGraph
 from taskla.matrix_place import HERE, Place
 from taskla.schedulers import Policy
@@ -33,7 +39,10 @@ from taskla.schedulers import Policy
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
-    from taskla.matrix import TiledMatrix
+    from taskla.energy import Source
+    from taskla.engines.journal import Journal
+    from taskla.engines.mpi_journal import MPIJournal
+    from taskla.traces import Recorder
 
 __all__ = ["MPIEngine", "RemoteError"]
 
@@ -41,10 +50,6 @@ Result = TypeVar("Result")
 
 #: Bytes of received tiles that a rank may hold, as far as it can go on with them.
 WINDOW = 256 * 2**20
-
-
-class RemoteError(RuntimeError):
-    """Another rank failed, with an error that cannot be raised here."""
 
 
 class MPIEngine(Engine):
@@ -70,12 +75,23 @@ class MPIEngine(Engine):
     window : int, optional
         Bytes of received tiles that a rank holds at most, but for those that it cannot go on
         without. Default: 256 MiB.
+    shared_memory : bool, default True
+        Whether ranks of one machine read one another's tiles where they lie, rather than receive
+        copies: those that no later task writes, of matrices made inside ``with``.
+    checkpoint, checkpoint_every : optional
+        As of the threads engine; all ranks give the same folder.
+    trace : path or Recorder, optional
+        Record every run of all ranks: see `taskla.traces`. Rank 0 writes one file when ``with``
+        ends, whatever happened inside, or when Python ends after `set_default`.
+    energy : str, optional
+        Where the joules of a trace come from: see `taskla.energy.find`. Default: "auto".
 
     Attributes
     ----------
     rank, ranks : int
-    messages, bytes_sent : int
-        What this rank has sent so far.
+    messages, pivot_messages, bytes_sent : int
+        What this rank has sent so far. Messages for the interchanges of rows of LU are counted
+        apart; bytes are those of all.
 
     Raises
     ------
@@ -83,6 +99,8 @@ class MPIEngine(Engine):
         When mpi4py is not installed.
     ValueError
         When an option is not allowed.
+    OSError
+        When no checkpoint can be written there.
     """
 
     name = "mpi"
@@ -95,6 +113,11 @@ class MPIEngine(Engine):
         fuse: int | None = None,
         distribution: str | Distribution = "2dbc",
         window: int | None = None,
+        shared_memory: bool = True,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        trace: str | os.PathLike[str] | Recorder | None = None,
+        energy: str | None = None,
     ) -> None:
         MPI = _mpi()
         given = MPI.COMM_WORLD if comm is None else comm
@@ -102,16 +125,34 @@ class MPIEngine(Engine):
         self.rank, self.ranks = int(given.rank), int(given.size)
         here = given.Split_type(MPI.COMM_TYPE_SHARED)
         usual = max(1, cores() // here.size)
-        here.Free()
+        self._one_machine = here.size == given.size
         self.workers = usual if workers is None else at_least_one("workers", workers)
+        oversubscription.warn(here, self.workers)
+        here.Free()
         self.policy = schedulers.get(policy)
         self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
         self.window = WINDOW if window is None else at_least_one("window", window)
         self.distribution = distributions.get(distribution, self.ranks)
-        self.messages = self.bytes_sent = 0
+        self.messages = self.pivot_messages = self.bytes_sent = 0
+        self._memory = SharedMemory(self._comm, self._collectives.wait) if shared_memory else None
         self._plans: WeakKeyDictionary[TaskGraph, dict[Any, tuple[Exchange, Part]]] = (
             WeakKeyDictionary()
         )
+        self.checkpoints = Checkpoints.wanted(
+            checkpoint,
+            checkpoint_every,
+            engine=self.name,
+            fuse=self.fuse,
+            rank=self.rank,
+            ranks=self.ranks,
+            share=self._collectives.share,
+        )
+        if energy is not None and trace is None:
+            raise ValueError(f"energy is {energy!r}; it is for a trace: give trace as well")
+        self._alone: Journal | None = None
+        self.journal: MPIJournal | None = None
+        if trace is not None:
+            self._record(trace, energy or "auto")
         if self.ranks > 1:
             _abort_on_exceptions(self._comm)
 
@@ -126,7 +167,16 @@ class MPIEngine(Engine):
         """Where this process stands, for new matrices."""
         if self.ranks == 1:
             return HERE
-        return Place(self.rank, self.ranks, self.distribution, self._gather)
+        memory = None if self._memory is None else self._memory.allocate
+        return Place(self.rank, self.ranks, self.distribution, self._collectives, memory)
+
+    @property
+    def _collectives(self) -> MPICollectives:
+        return MPICollectives(self._comm, self._one_machine, self.window, self._count)
+
+    def _count(self, messages: int, nbytes: int) -> None:
+        self.messages += messages
+        self.bytes_sent += nbytes
 
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         """Run all tasks of a graph, with all ranks: see `Engine.run`.
@@ -134,72 +184,150 @@ class MPIEngine(Engine):
         Raises
         ------
         ValueError
-            Besides: when a matrix is not distributed, or a task writes tiles of several ranks or
-            adds to one of another.
+            Besides: when a matrix is not distributed, or a task writes tiles of several ranks.
         """
+        if self.checkpoints is None or is_worker():
+            self._run(graph, matrices)
+        else:
+            self.checkpoints.run(graph, matrices, self._run)
+
+    def _run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         if self.ranks == 1:
-            ThreadsEngine(self.workers, self.policy, self.fuse, False).run(graph, matrices)
+            alone = ThreadsEngine(self.workers, self.policy, self.fuse, False)
+            alone.journal = self._alone
+            alone.run(graph, matrices)
             return
+        submitted = perf_counter()
         exchange, part = self._plan(graph, matrices)
-        execution = Execution(part.graph, matrices)
+        execution = Execution(part.graph, matrices, part.held)
+        grids = [grid for grid in graph.grids if not grid.scratch]
         rowwise = {
             grid.name
-            for grid, matrix in zip(graph.grids, matrices, strict=True)
+            for grid, matrix in zip(grids, matrices, strict=True)
             if getattr(matrix, "uplo", None) == "upper"
         }
+        neighbours = None
+        if self._memory is not None:
+            neighbours = self._memory.neighbours(exchange, grids, matrices)
         traffic = Traffic(
-            self._comm, self._control, exchange, part, execution, rowwise, self.window
+            self._comm, self._control, exchange, part, execution, rowwise, self.window, neighbours
         )
         outside = np.zeros(part.graph.n, dtype=np.int32)
         for tasks in part.waiting:
             outside[tasks] += 1
         workers = min(self.workers, part.graph.n)
         policy = copy.copy(self.policy)
-        run = traffic.observed(execution)
-        job = GraphRun(part.graph, run, policy, workers, outside=outside)
+        recording = None
+        if self.journal is not None and exchange.graph.n:
+            recording = self.journal.start(part, traffic, submitted)
+        run = execution if recording else traffic.observed(execution)
+        job = GraphRun(part.graph, run, policy, workers, recording, outside)
         error: BaseException | None = None
         try:
-            conduct(job, workers, attend=partial(traffic.attend, job))
+            with nullcontext() if recording is None else recording.sampling(job):
+                conduct(job, workers, attend=partial(traffic.attend, job))
         except BaseException as raised:
             error = raised
         self.messages += traffic.messages
+        self.pivot_messages += traffic.pivot_messages
         self.bytes_sent += traffic.nbytes
-        self._agree(traffic, error)
+        failure = self._collectives.cause(error, traffic.failed_elsewhere, traffic.clear)
+        if self.journal is not None and recording is not None:
+            maps = [getattr(matrix, "distribution", None) for matrix in matrices]
+            names = dict.fromkeys(map_.name for map_ in maps if map_ is not None)
+            self.journal.collect(
+                recording,
+                exchange,
+                self.fuse,
+                failure,
+                engine=self.name,
+                policy=self.policy.name,
+                workers=self.workers,
+                distribution=", ".join(names),
+            )
+        if failure is not None:
+            raise failure
+        for grid, matrix in zip(grids, matrices, strict=True):
+            if grid.everywhere:
+                self._spread(exchange.last_writers(grid), matrix)
+
+    def _spread(self, writers: dict[tuple[int, int], int], matrix: TileSource) -> None:
+        """Bring tiles that each rank has an instance of from those that wrote them to all ranks."""
+        parts: list[list[NDArray[Any]]] = [[] for _ in range(self.ranks)]
+        for (i, j), rank in sorted(writers.items()):
+            parts[rank].append(matrix.tile(i, j).array)
+        if not writers:
+            return
+        dtype = next(array.dtype for arrays in parts for array in arrays)
+        mine = [array.ravel() for array in parts[self.rank]]
+        sizes = [sum(array.size for array in arrays) for arrays in parts]
+        everything = np.empty(sum(sizes), dtype)
+        sent = np.concatenate(mine) if mine else np.empty(0, dtype)
+        self._collectives.wait(self._comm.Iallgatherv(sent, (everything, sizes)))
+        at = 0
+        for arrays in parts:
+            for array in arrays:
+                array[...] = everything[at : at + array.size].reshape(array.shape)
+                at += array.size
+
+    def prepare(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> TaskGraph:
+        """Return what this rank runs of a graph; what is derived for it is kept for `run`."""
+        if self.ranks == 1:
+            return ThreadsEngine(self.workers, self.policy, self.fuse, False).prepare(graph)
+        return self._plan(graph, matrices)[1].graph
 
     def _plan(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> tuple[Exchange, Part]:
         """Derive the messages and this rank's part; kept, as programs are run many times."""
         if is_worker():
             raise RuntimeError("a task cannot run a graph on all ranks: the others know nothing")
-        maps = [_distribution(grid.name, m) for grid, m in zip(graph.grids, matrices, strict=False)]
-        if len(maps) < len(graph.grids):
-            name = graph.grids[len(maps)].name
-            raise ValueError(f"{name} is scratch memory, which is not distributed yet")
+        # what is wrong with them is for the execution to say
+        given = dict(
+            zip([grid for grid in graph.grids if not grid.scratch], matrices, strict=False)
+        )
+        maps = [
+            None if grid.scratch or grid.everywhere else _distribution(grid.name, given.get(grid))
+            for grid in graph.grids
+        ]
         known = self._plans.setdefault(graph, {})
         key = tuple(maps)
         if key not in known:
-            owner = np.zeros(graph.tile_count, dtype=np.int64)
-            for grid, map_ in zip(graph.grids, maps, strict=True):
-                tiles = np.arange(grid.base, grid.end)
-                owner[tiles] = map_(*grid.coordinates(tiles))
-            exchange = Exchange(graph, owner, self.ranks)
+            exchange = Exchange(across_ranks(graph, maps), self.ranks)
             known[key] = exchange, exchange.part(self.rank, self.fuse)
         return known[key]
 
-    def _agree(self, traffic: Traffic, error: BaseException | None) -> None:
-        """Wait for all ranks; raise what the first of them failed with, if any did."""
-        failed = np.array([error is not None or traffic.failed_elsewhere], dtype=np.int32)
-        anywhere = np.zeros(1, dtype=np.int32)
-        request = self._comm.Iallreduce(failed, anywhere, op=_mpi().MAX)
-        while not request.Test():
-            sleep(PERIOD)
-        if not anywhere[0]:
-            return
-        traffic.clear()
-        words = None if error is None else _words(error)
-        causes = [(r, w) for r, w in enumerate(self._comm.allgather(words)) if w is not None]
-        if error is not None:
-            raise error
-        raise _from_words(*causes[0])
+    def _record(self, trace: str | os.PathLike[str] | Recorder, energy: Source | str) -> None:
+        # Most runs are not recorded, and need not wait for this to be imported.
+        from taskla.engines.journal import Journal
+        from taskla.engines.mpi_journal import MPIJournal
+
+        if self.ranks == 1:
+            self._alone = Journal(trace, energy)
+        else:
+            self.journal = MPIJournal(self._comm, trace, energy)
+
+    def recorded(self, trace: Recorder, energy: Source) -> MPIEngine:
+        """Return an engine with the same settings that records its runs; all ranks call it.
+
+        The recorder of rank 0 gets them.
+        """
+        other = copy.copy(self)
+        other._record(trace, energy)
+        return other
+
+    def set_default(self) -> None:
+        """Put this engine in force: see `Engine.set_default`. Its trace is written at the end."""
+        super().set_default()
+        if self._alone is not None or self.journal is not None:
+            atexit.register(self._save)
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        self._save()
+
+    def _save(self) -> None:
+        for journal in (self._alone, self.journal):
+            if journal is not None:
+                journal.save()
 
     def map(
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
@@ -213,18 +341,6 @@ class MPIEngine(Engine):
 
         conduct(Each(len(calls), call), self.workers)
         return results
-
-    def _gather(self, matrix: TiledMatrix) -> Iterator[tuple[int, int, NDArray[Any]]]:
-        own: dict[int, dict[int, NDArray[Any]]] = {}
-        for i, j in matrix.own_tiles():
-            own.setdefault(j, {})[i] = matrix.tile(i, j).array
-        # a column at a time: more would be copies of the whole matrix
-        for j in range(matrix.nt):
-            column: dict[int, NDArray[Any]] = {}
-            for tiles in self._comm.allgather(own.get(j, {})):
-                column |= tiles
-            for i in sorted(column):
-                yield i, j, column[i]
 
 
 def _mpi() -> Any:
@@ -243,30 +359,9 @@ def _distribution(name: str, matrix: Any) -> Distribution:
     if not isinstance(found, Distribution):
         raise ValueError(
             f"{name} is not distributed, and the engine 'mpi' runs on distributed matrices: make "
-            "it inside of `with tla.engine('mpi')`; pivots and norms are not distributed yet"
+            "it inside of `with tla.engine('mpi')`"
         )
     return found
-
-
-def _words(error: BaseException) -> tuple[str, str, int | None]:
-    """Return an error as what can be sent: class, message, and the index of a minor or pivot."""
-    index = getattr(error, "minor", getattr(error, "pivot", None))
-    notes = getattr(error, "__notes__", [])
-    return type(error).__name__, "; ".join([str(error), *notes]), index
-
-
-def _from_words(rank: int, words: tuple[str, str, int | None]) -> Exception:
-    """Return another rank's error; those that name a minor or pivot are the same here."""
-    name, message, index = words
-    kinds = {
-        kind.__name__: kind
-        for kind in (errors.NotPositiveDefiniteError, errors.SingularMatrixError)
-    }
-    if name in kinds and index is not None:
-        error: Exception = kinds[name](index)
-        error.add_note(f"on rank {rank}")
-        return error
-    return RemoteError(f"rank {rank}: {name}: {message}")
 
 
 def _abort_on_exceptions(comm: Intracomm) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
+from taskla.engines.mpi_memory import Neighbours
 from taskla.exchange import Exchange, Part
 from taskla.tile import Tile
 
@@ -29,6 +31,9 @@ Item = TypeVar("Item")
 
 #: Seconds between two looks at messages, while no worker has anything for this thread.
 PERIOD = 1e-3
+
+#: What a message about a tile brings that is read in place.
+NOTHING: NDArray[Any] = np.empty(0, np.uint8)
 
 #: Tag of the word that a rank has failed, on the communicator for control.
 FAILED = 1
@@ -50,11 +55,13 @@ class Traffic:
         others lie below one another.
     window : int
         Bytes of received tiles that may be held at once, as far as the run can go on with them.
+    neighbours : Neighbours, optional
+        Tiles that are read where their owner has them.
 
     Attributes
     ----------
-    messages, nbytes : int
-        Sent so far.
+    messages, pivot_messages, nbytes : int
+        Sent so far; those for the interchanges of rows are counted apart, their bytes are not.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Traffic:
         execution: Execution,
         rowwise: set[str],
         window: int,
+        neighbours: Neighbours | None = None,
     ) -> None:
         from mpi4py import MPI
 
@@ -81,6 +89,8 @@ class Traffic:
         self._held = 0
         self._posted = 0  # of the part's received messages, so many in order
         self._uses = [tasks.size for tasks in part.waiting]
+        self._scratch = set(part.held)
+        self._sizes: dict[int, int] = {}  # bytes of each slot that is held
         self._slots_of: dict[int, list[int]] = {}
         for slot, tasks in enumerate(part.waiting):
             for task in tasks.tolist():
@@ -100,10 +110,15 @@ class Traffic:
                 self._children.setdefault(int(exchange.parent[message]), []).append(message)
         # requests, and what belongs to each: one call of MPI tests them all
         self._coming: list[Request] = []
-        self._receiving: list[tuple[int, Tile, NDArray[Any]]] = []
+        self._receiving: list[tuple[int, Tile | None, NDArray[Any]]] = []
         self._going: list[Request] = []
         self._sending: list[NDArray[Any]] = []
-        self._strips = _Strips(part, rowwise)
+        self._neighbours = neighbours
+        self._in_place = (
+            np.zeros(exchange.tile.size, np.bool_) if neighbours is None else neighbours.in_place
+        )
+        travels = np.flatnonzero(~self._in_place[part.received]).tolist()
+        self._strips = _Strips(part, rowwise, travels)
         # Others wait for what this rank passes on: it must not wait for memory.
         self._passed_on = {
             slot for slot, m in enumerate(part.received.tolist()) if m in self._children
@@ -112,8 +127,11 @@ class Traffic:
             self._expect(slot)
         self._words: list[Request] = []
         self.sent: dict[int, list[int]] = {}  # target -> tags
-        self.messages = self.nbytes = 0
+        self.messages = self.pivot_messages = self.nbytes = 0
         self.failed_elsewhere = False
+        # messages and when they were handed to MPI or were there, where a run is recorded
+        self.departed: list[tuple[int, float]] | None = None
+        self.arrived: list[tuple[int, float]] | None = None
 
     # -- the workers' side -------------------------------------------------------------------------
 
@@ -203,7 +221,7 @@ class Traffic:
                 self._uses[slot] -= 1
                 if not self._uses[slot]:
                     number = int(self._part.number[slot])
-                    self._held -= self._execution.tile(number).array.nbytes
+                    self._held -= self._sizes.pop(slot)
                     self._execution.drop(number)
         return moved
 
@@ -211,22 +229,29 @@ class Traffic:
         """Send tiles that are there, the most urgent first; one to many ranks is packed once."""
         packed: dict[int, NDArray[Any]] = {}
         for message in sorted(messages, key=lambda m: -self._exchange.priority[m]):
-            buffer = self._copies.pop(message, None)
+            number = int(self._exchange.tile[message])
+            buffer = NOTHING if self._in_place[message] else self._copies.pop(message, None)
             if buffer is None:
-                number = int(self._exchange.tile[message])
                 if number not in packed:
                     packed[number] = _flat(self._execution.tile(number).array, False)
                 buffer = packed[number]
             self._isend(message, buffer)
+            if number in self._scratch:
+                self._execution.release((number,))
 
     def _isend(self, message: int, buffer: NDArray[Any]) -> None:
         exchange = self._exchange
         target, tag = int(exchange.target[message]), int(exchange.tag[message])
+        if self.departed is not None:
+            self.departed.append((message, perf_counter()))
         self._going.append(self._comm.Isend(buffer, target, tag))
         self._sending.append(buffer)
         self.sent.setdefault(target, []).append(tag)
-        self.messages += 1
-        self.nbytes += buffer.nbytes
+        if exchange.pivoting[message]:
+            self.pivot_messages += 1
+        else:
+            self.messages += 1
+        self.nbytes += int(exchange.nbytes[message])
 
     def _post(self) -> bool:
         """Prepare for tiles that are next to come, as far as memory goes."""
@@ -245,13 +270,17 @@ class Traffic:
 
     def _expect(self, slot: int) -> None:
         """Receive a message when it comes."""
-        tile = self._strips.tile(slot)
         message = int(self._part.received[slot])
         source, tag = int(self._exchange.sender[message]), int(self._exchange.tag[message])
-        buffer = _room(tile.array)
+        if self._in_place[message]:
+            tile, buffer = None, NOTHING
+        else:
+            tile = self._strips.tile(slot)
+            buffer = _room(tile.array)
         self._coming.append(self._comm.Irecv(buffer, source, tag))
         self._receiving.append((slot, tile, buffer))
-        self._held += tile.array.nbytes
+        self._sizes[slot] = 0 if tile is None else tile.array.nbytes
+        self._held += self._sizes[slot]
 
     def _receive(self, job: GraphRun) -> bool:
         """Hand over tiles that have come, and pass them on."""
@@ -259,15 +288,21 @@ class Traffic:
         if not come:
             return False
         arrived = [self._receiving[at] for at in come]
+        if self.arrived is not None:
+            now = perf_counter()
+            self.arrived += [(int(self._part.received[slot]), now) for slot, _, _ in arrived]
         self._coming = _without(self._coming, come)
         self._receiving = _without(self._receiving, come)
         for slot, tile, buffer in arrived:
-            if not np.may_share_memory(buffer, tile.array):
-                tile.array.T[...] = buffer
             message = int(self._part.received[slot])
+            if tile is None:
+                assert self._neighbours is not None
+                tile = self._neighbours.tile(message)
+            elif not np.may_share_memory(buffer, tile.array):
+                tile.array.T[...] = buffer
             self._execution.put(int(self._part.number[slot]), tile)
             for child in self._children.get(message, []):
-                self._isend(child, buffer)
+                self._isend(child, NOTHING if self._in_place[child] else _flat(tile.array, False))
             job.arrive(self._part.waiting[slot].tolist())
         return True
 
@@ -294,7 +329,8 @@ class Traffic:
             request.Wait()
         for slot in range(self._posted, received.size):
             if keys[slot] in coming and slot not in self._passed_on:
-                comm.Recv(_room(self._strips.tile(slot).array), *keys[slot])
+                place = self._in_place[received[slot]]
+                comm.Recv(NOTHING if place else _room(self._strips.tile(slot).array), *keys[slot])
         self._mpi.Request.Waitall(self._going)
         for request in self._words:
             request.wait()
@@ -306,24 +342,24 @@ class Traffic:
 class _Strips:
     """Memory for received tiles: those of one tile column (or row) are one block to a kernel."""
 
-    def __init__(self, part: Part, rowwise: set[str]) -> None:
+    def __init__(self, part: Part, rowwise: set[str], slots: list[int]) -> None:
         graph = part.graph
-        self._where: list[tuple[tuple[Any, ...], int, int, int]] = []
         self._sizes: dict[tuple[Any, ...], tuple[int, int]] = {}
         self._arrays: dict[tuple[Any, ...], tuple[NDArray[Any], int]] = {}
         self._left: dict[tuple[Any, ...], int] = {}
-        found = []
-        for number in part.number.tolist():
+        found = {}
+        for slot in slots:
+            number = int(part.number[slot])
             grid = graph.grid_of(number)
             i, j = (int(index) for index in grid.coordinates(number))
             rows, cols = (int(size) for size in grid.shapes(number))
             # of the second version of a tile on, grids are named after the first
             beside = grid.name.partition("'")[0] in rowwise
             key = (grid.base, beside, i if beside else j, grid.dtype)
-            found.append((key, j if beside else i, rows, cols))
+            found[slot] = key, j if beside else i, rows, cols
         offsets: dict[tuple[Any, ...], int] = {}
         places: dict[int, int] = {}
-        for slot in sorted(range(len(found)), key=lambda slot: found[slot][:2][1]):
+        for slot in sorted(found, key=lambda slot: found[slot][1]):
             key, _, rows, cols = found[slot]
             length = cols if key[1] else rows
             places[slot] = offsets.get(key, 0)
@@ -331,9 +367,9 @@ class _Strips:
             across = rows if key[1] else cols
             self._sizes[key] = offsets[key], across
             self._left[key] = self._left.get(key, 0) + 1
-        self._where = [
-            (key, places[slot], rows, cols) for slot, (key, _, rows, cols) in enumerate(found)
-        ]
+        self._where = {
+            slot: (key, places[slot], rows, cols) for slot, (key, _, rows, cols) in found.items()
+        }
 
     def tile(self, slot: int) -> Tile:
         """Return the tile for a message; asked for once each."""

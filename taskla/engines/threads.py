@@ -6,13 +6,13 @@ import atexit
 import copy
 import os
 from collections.abc import Callable, Iterable, Sequence
-from operator import index
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from taskla import schedulers
-from taskla.engines.base import Engine, TileSource
+from taskla.engines.base import Engine, TileSource, at_least_one
+from taskla.engines.checkpoint import Checkpoints
 from taskla.engines.cores import cores
 from taskla.engines.crew import Each, Job, conduct, is_worker
 from taskla.engines.execution import Execution
@@ -66,16 +66,22 @@ class ThreadsEngine(Engine):
     progress : bool, optional
         Whether to show a progress bar on standard error. Default: at a terminal, once a run has
         taken a second.
+    checkpoint : path, optional
+        Folder in which to save what long runs have done, and from which the same program resumes
+        them: see `taskla.engines.checkpoint.Checkpoints`.
+    checkpoint_every : int, optional
+        Iterations of an algorithm's loop from one checkpoint to the next, at least 1. Default: 10.
 
     Raises
     ------
     ValueError
-        When `workers` or `fuse` is not an integer of at least 1, `progress` not a bool or None,
-        there is no such policy or source of energy, or energy is asked for without a trace.
+        When `workers`, `fuse` or `checkpoint_every` is not an integer of at least 1, `progress` not
+        a bool or None, there is no such policy or source of energy, or energy is asked for without
+        a trace or `checkpoint_every` without `checkpoint`.
     TypeError
         When `policy` is neither a name nor a policy.
     OSError
-        When no trace can be written there.
+        When no trace or checkpoint can be written there.
     """
 
     name = "threads"
@@ -88,6 +94,8 @@ class ThreadsEngine(Engine):
         progress: bool | None = None,
         trace: str | os.PathLike[str] | Recorder | None = None,
         energy: str | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> None:
         self.workers = cores() if workers is None else at_least_one("workers", workers)
         self.policy = schedulers.get(policy)
@@ -98,6 +106,9 @@ class ThreadsEngine(Engine):
         if energy is not None and trace is None:
             raise ValueError(f"energy is {energy!r}; it is for a trace: give trace as well")
         self.journal = None if trace is None else _journal(trace, energy or "auto")
+        self.checkpoints = Checkpoints.wanted(
+            checkpoint, checkpoint_every, engine=self.name, fuse=self.fuse
+        )
 
     def __repr__(self) -> str:
         return (
@@ -107,6 +118,12 @@ class ThreadsEngine(Engine):
 
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         """Run all tasks of a graph: see `Engine.run`."""
+        if self.checkpoints is None or is_worker():
+            self._run(graph, matrices)
+        else:
+            self.checkpoints.run(graph, matrices, self._run)
+
+    def _run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         submitted = perf_counter()
         graph = self.prepare(graph)
         execution = Execution(graph, matrices)
@@ -204,14 +221,3 @@ def _journal(trace: str | os.PathLike[str] | Recorder, energy: Source | str) -> 
     from taskla.engines.journal import Journal
 
     return Journal(trace, energy)
-
-
-def at_least_one(name: str, value: Any) -> int:
-    """Return the value of an option that is a positive integer."""
-    try:
-        number = index(value)
-    except TypeError:
-        number = 0
-    if number < 1 or isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1")
-    return number

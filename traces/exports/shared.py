@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,15 +102,28 @@ def arrows(run: Run) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         that is not known.
     """
     messages, tasks = run.messages, run.tasks
-    first: dict[tuple[int, int], int] = {}
+    tiles: list[list[tuple[int, int, int]]] = [[] for _ in range(tasks.size)]
+    rows = np.searchsorted(tasks["task"], run.accesses["task"])
+    for at, tile in zip(rows.tolist(), run.accesses[["matrix", "i", "j"]].tolist(), strict=True):
+        tiles[at].append(tile)
+    first: dict[tuple[Any, ...], int] = {}
     source, target = run.edges
     crossing = tasks["rank"][source] != tasks["rank"][target]
     source, target = source[crossing], target[crossing]
     order = np.argsort(-tasks["start"][target], kind="stable")
+    ranks = tasks["rank"][target].tolist()
     # of several assignments the last stays: the task that started first
-    pairs = zip(source[order].tolist(), tasks["rank"][target[order]].tolist(), strict=True)
-    first.update(zip(pairs, target[order].tolist(), strict=True))
+    for edge in order.tolist():
+        begin, end = int(source[edge]), int(target[edge])
+        first[begin, ranks[edge]] = end
+        # a task that makes several tiles may have several readers on one rank
+        for tile in tiles[end]:
+            first[begin, ranks[edge], *tile] = end
     row = {number: at for at, number in enumerate(tasks["task"].tolist())}
-    begins = np.array([row.get(number, -1) for number in messages["task"].tolist()], np.int64)
-    ends = zip(begins.tolist(), messages["destination"].tolist(), strict=True)
-    return begins, np.array([first.get(end, -1) for end in ends], np.int64)
+    begins = [row.get(number, -1) for number in messages["task"].tolist()]
+    columns = messages[["destination", "matrix", "i", "j"]].tolist()
+    ends = [
+        first.get((begin, *about), first.get((begin, about[0]), -1))
+        for begin, about in zip(begins, columns, strict=True)
+    ]
+    return np.array(begins, np.int64), np.array(ends, np.int64)

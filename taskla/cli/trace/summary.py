@@ -135,8 +135,15 @@ def _facts(trace: Trace, run: Run, about: Summary) -> dict[str, str]:
         "bytes": f"tasks read {about.bytes_read / 1e9:.4g} GB, wrote "
         f"{about.bytes_written / 1e9:.4g} GB; {about.messages} messages, "
         f"{about.bytes_sent / 1e9:.4g} GB sent",
+        **_clocks(about),
         "energy": _energy(about),
     }
+
+
+def _clocks(about: Summary) -> dict[str, str]:
+    if about.clock_error is None:
+        return {}
+    return {"clocks": f"aligned: two ranks' times are off by {about.clock_error:.2g} s at most"}
 
 
 def _rate(value: float | None, unit: str) -> str:
