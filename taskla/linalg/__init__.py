@@ -1,9 +1,14 @@
-"""Linear algebra on arrays with SciPy's names, signatures, results and exceptions, by tiles.
+"""Linear algebra with SciPy's names, signatures, results and exceptions, by tiles.
 
 Code written for `scipy.linalg` runs with the import replaced. A large matrix of a LAPACK type is
 factored, solved, inverted or multiplied as a graph of tasks on tiles by the current engine
 (`taskla.engine`), in tiles of ``nb=``; a small one by SciPy in the calling thread.
 `slogdet` and `matmul` are NumPy's, `symm` is BLAS's; every other name is `scipy.linalg`'s own.
+
+The functions take a `TiledMatrix` as well, and give one back where they give a matrix; a right-hand
+side that is an array gives an array. Of what they are told to check for infs and NaNs they look at
+the entries that they use. With the engine ``mpi`` both kinds are worked on by all ranks, which all
+make the same call; arrays are the same on all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import scipy.linalg
 
 from taskla.linalg._cholesky import cho_factor, cho_solve, cholesky
 from taskla.linalg._determinant import det, slogdet
-from taskla.linalg._inputs import arrays_only
+from taskla.linalg._inputs import matrices_first
 from taskla.linalg._inverse import inv
 from taskla.linalg._lu import lu, lu_factor, lu_solve
 from taskla.linalg._products import matmul, norm, symm as _symm
@@ -39,7 +44,7 @@ __all__ = [
     "symm",
 ]
 
-symm = arrays_only(_symm)
+symm = matrices_first(_symm)
 
 if not TYPE_CHECKING:
     __all__ = sorted({*__all__, *scipy.linalg.__all__})

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.linalg import (
     cho_factor as scipy_cho_factor,
     cho_solve as scipy_cho_solve,
@@ -14,17 +13,19 @@ from scipy.linalg import (
 )
 
 from taskla import lapack
+from taskla.linalg import _tiled_factors
 from taskla.linalg._inputs import (
     Array,
     columns,
+    fetch,
     fits,
     given,
     is_big,
     is_square,
+    is_tiled,
     lapack_dtype,
     operand,
     over_batch,
-    refuse_tiled,
     scratch,
     tiled,
 )
@@ -35,20 +36,20 @@ __all__ = ["cho_factor", "cho_solve", "cholesky"]
 
 
 def cholesky(
-    a: ArrayLike,
+    a: Any,
     lower: bool = False,
     overwrite_a: bool = False,
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Cholesky factor of a symmetric or Hermitian positive definite matrix.
 
     ``A = U^H U``, or ``A = L L^H`` with ``lower=True``.
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix. Only the triangle named by `lower` is used.
     lower : bool, default False
         Which triangle, and which factor.
@@ -62,7 +63,7 @@ def cholesky(
 
     Returns
     -------
-    ndarray, shape (..., n, n)
+    ndarray or TiledMatrix, shape (..., n, n)
         The factor, with zeros in the other triangle; float32 for float32, float16, booleans and
         integers of up to 16 bits, float64 for other reals; complex64 or complex128.
 
@@ -101,20 +102,21 @@ def cholesky(
     >>> np.allclose(upper.T @ upper, a)
     True
     """
-    refuse_tiled("cholesky", "potrf", a)
+    if is_tiled(a):
+        return _tiled_factors.cholesky(a, lower, overwrite_a, check_finite, nb)
     a, array = given(a)
     c = _factor(array, lower, overwrite_a, check_finite, nb, clean=True)
     return scipy_cholesky(a, lower, overwrite_a, check_finite) if c is None else c
 
 
 def cho_factor(
-    a: ArrayLike,
+    a: Any,
     lower: bool = False,
     overwrite_a: bool = False,
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> tuple[Array, Any]:
+) -> tuple[Any, Any]:
     """Cholesky factor of a positive definite matrix, for `cho_solve`.
 
     Parameters
@@ -124,7 +126,7 @@ def cho_factor(
 
     Returns
     -------
-    c : ndarray, shape (..., n, n)
+    c : ndarray or TiledMatrix, shape (..., n, n)
         The factor in the triangle named by `lower`. What the other holds is not specified.
     lower : bool
         `lower`; an array of it for a batch.
@@ -148,7 +150,8 @@ def cho_factor(
     >>> cho_solve(factor, [8.0, 22.0])
     array([1., 2.])
     """
-    refuse_tiled("cho_factor", "potrf", a)
+    if is_tiled(a):
+        return _tiled_factors.cho_factor(a, lower, overwrite_a, check_finite, nb)
     a, array = given(a)
     c = _factor(array, lower, overwrite_a, check_finite, nb, clean=False)
     if c is None:
@@ -158,21 +161,21 @@ def cho_factor(
 
 
 def cho_solve(
-    c_and_lower: tuple[ArrayLike, Any],
-    b: ArrayLike,
+    c_and_lower: tuple[Any, Any],
+    b: Any,
     overwrite_b: bool = False,
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Solve ``A x = b`` with the Cholesky factor of A.
 
     Parameters
     ----------
-    c_and_lower : (array_like, bool)
+    c_and_lower : (array_like or TiledMatrix, bool)
         The factor, shape (..., n, n), and where it is, from `cho_factor`. The other triangle is
         not used.
-    b : array_like, shape (n,) or (..., n, k)
+    b : array_like or TiledMatrix, shape (n,) or (..., n, k)
         Right-hand sides.
     overwrite_b : bool, default False
         Whether x may take the place of `b`: it does in a Fortran array of the result's type.
@@ -183,7 +186,7 @@ def cho_solve(
 
     Returns
     -------
-    ndarray, shape (n,) or (..., n, k)
+    ndarray or TiledMatrix, shape (n,) or (..., n, k)
         x, of the LAPACK type that both fit.
 
     Raises
@@ -204,7 +207,8 @@ def cho_solve(
     array([1., 2.])
     """
     c, lower = c_and_lower
-    refuse_tiled("cho_solve", "potrs", c, b)
+    if is_tiled(c, b):
+        return _tiled_factors.cho_solve(c, lower, b, overwrite_b, check_finite, nb)
     if isinstance(lower, np.ndarray):
         # cho_factor of a batch says the same for each member.
         lower = lower.flat[0]
@@ -229,7 +233,7 @@ def _factor(
         return over_batch(factor, (a, 2))  # type: ignore[no-any-return]
     part: Part = "G" if not clean else "L" if lower else "U"
     c = scratch(a, dtype, check_finite, part=part, overwrite="FC" if overwrite_a else "")
-    lapack.potrf(tiled(c, nb, "lower" if lower else "upper"))
+    fetch(lapack.potrf(tiled(c, nb, "lower" if lower else "upper")), c)
     return c
 
 

@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.linalg import slogdet as numpy_slogdet
-from numpy.typing import ArrayLike
-from scipy.linalg import det as scipy_det
+from scipy.linalg import LinAlgError, det as scipy_det
 
+from taskla.linalg import _tiled_factors
 from taskla.linalg._inputs import (
     Array,
     given,
     is_big,
     is_square,
+    is_tiled,
     lapack_dtype,
     over_batch,
-    refuse_tiled,
     scratch,
 )
 from taskla.linalg._lu import getrf
+from taskla.matrix import TiledMatrix
 
 __all__ = ["det", "slogdet"]
 
@@ -29,13 +30,13 @@ _Result = type(numpy_slogdet(np.ones((1, 1))))
 
 
 def det(
-    a: ArrayLike, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
+    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
 ) -> Any:
     """Determinant of a matrix.
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix.
     overwrite_a : bool, default False
         Whether `a` may be overwritten.
@@ -68,7 +69,9 @@ def det(
     >>> print(det([[1.0, 2.0], [3.0, 4.0]]))
     -2.0
     """
-    refuse_tiled("det", "getrf", a)
+    if is_tiled(a):
+        _require_square(a, ValueError)
+        return _det(*_tiled_factors.lu_diagonal(a, overwrite_a, check_finite, nb))
     a, array = given(a)
     is_ours = is_square(array) and is_big(array.shape[-1], nb) and array.dtype.char not in "gG"
     dtype = lapack_dtype(array) if is_ours else None
@@ -80,12 +83,8 @@ def det(
     factors = scratch(array, dtype, check_finite, overwrite="FC" if overwrite_a else "")
     if not factors.flags.f_contiguous:
         factors = factors.T
-    piv, info = getrf(factors, nb)
-    # Python's numbers are double and multiply in order, as SciPy does: no overflow of single
-    # precision, and no inf times zero from partial products that only a tree of them has.
-    value = 0.0 if info else math.prod(factors.diagonal().tolist())
-    sign = -1 if _is_odd(piv) else 1
-    return np.complex128(sign * value) if dtype.kind == "c" else np.float64(sign * value)
+    piv, _ = getrf(factors, nb)
+    return _det(factors.diagonal(), piv)
 
 
 def slogdet(a: Any, *, nb: int | None = None) -> Any:
@@ -93,7 +92,7 @@ def slogdet(a: Any, *, nb: int | None = None) -> Any:
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix.
     nb : int, optional
         The tile size; chosen from n, the type and the workers by default.
@@ -127,7 +126,9 @@ def slogdet(a: Any, *, nb: int | None = None) -> Any:
     >>> print(sign, logabsdet.round(6))
     -1.0 0.693147
     """
-    refuse_tiled("slogdet", "getrf", a)
+    if is_tiled(a):
+        _require_square(a, LinAlgError)
+        return _slogdet(*_tiled_factors.lu_diagonal(a, False, False, nb), a.dtype)
     a, array = given(a)
     is_ours = is_square(array) and is_big(array.shape[-1], nb)
     integer = array.dtype.kind in "biu"
@@ -139,10 +140,24 @@ def slogdet(a: Any, *, nb: int | None = None) -> Any:
     factors = scratch(array, dtype, check_finite=False)
     if not factors.flags.f_contiguous:
         factors = factors.T
-    piv, info = getrf(factors, nb)
-    diagonal = factors.diagonal()
+    piv, _ = getrf(factors, nb)
+    return _slogdet(factors.diagonal(), piv, dtype)
+
+
+def _det(diagonal: Array, piv: Array) -> Any:
+    """Return the determinant that the diagonal of U and the interchanges have."""
+    # Python's numbers are double and multiply in order, as SciPy does: no overflow of single
+    # precision, and no inf times zero from partial products that only a tree of them has.
+    value = 0.0 if (diagonal == 0).any() else math.prod(diagonal.tolist())
+    sign = -1 if _is_odd(piv) else 1
+    kind = np.complex128 if diagonal.dtype.kind == "c" else np.float64
+    return kind(sign * value)
+
+
+def _slogdet(diagonal: Array, piv: Array, dtype: np.dtype[Any]) -> Any:
+    """Return sign and logarithm of the determinant, of a dtype and its real one."""
     real = diagonal.real.dtype.type
-    if info:
+    if (diagonal == 0).any():
         return _Result(dtype.type(0), real(-np.inf))
     # In double precision, like `det`: the rounding of n factors adds up.
     diagonal = diagonal.astype(np.result_type(dtype, np.float64))
@@ -150,6 +165,11 @@ def slogdet(a: Any, *, nb: int | None = None) -> Any:
         absolute = np.abs(diagonal)
         sign = np.prod(diagonal / absolute) * (-1 if _is_odd(piv) else 1)
         return _Result(dtype.type(sign), real(np.log(absolute).sum()))
+
+
+def _require_square(a: TiledMatrix, error: type[ValueError]) -> None:
+    if a.m != a.n:
+        raise error(f"a must be square, not {a.m} x {a.n}")
 
 
 def _is_odd(piv: Array) -> bool:

@@ -18,20 +18,22 @@ from taskla.linalg import _passes
 from taskla.linalg._passes import Part
 from taskla.matrix import TiledMatrix
 from taskla.matrix_place import place
+from taskla.matrix_store import merge_triangles
 from taskla.tile import Tile
 
 __all__ = [
     "Array",
-    "arrays_only",
     "columns",
+    "fetch",
     "fits",
     "given",
     "is_big",
     "is_square",
+    "is_tiled",
     "lapack_dtype",
+    "matrices_first",
     "operand",
     "over_batch",
-    "refuse_tiled",
     "scratch",
     "tileable",
     "tiled",
@@ -55,23 +57,25 @@ _WORKING = {
 }
 
 
-def refuse_tiled(function: str, instead: str, *arguments: object) -> None:
-    """Raise TypeError when an argument is a TiledMatrix, naming the function that takes one."""
-    if any(isinstance(argument, TiledMatrix) for argument in arguments):
-        raise TypeError(
-            f"{function} takes arrays, not a TiledMatrix; for that there is taskla.lapack.{instead}"
-        )
+def is_tiled(*arguments: object) -> bool:
+    """Whether any argument is a TiledMatrix."""
+    return any(isinstance(argument, TiledMatrix) for argument in arguments)
 
 
-def arrays_only(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse tiled matrices anywhere in a call, even one that does not fit the signature.
+def matrices_first(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse BLAS's order of arguments, which begins with a letter, by an error that says so.
 
-    For a function that LAPACK's name makes look like the one on tiled matrices.
+    For a function that BLAS's name makes look like the one in `taskla.lapack`.
     """
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_tiled(function.__name__, function.__name__, *args, *kwargs.values())
+        if args and isinstance(args[0], str):
+            name = function.__name__
+            raise TypeError(
+                f"{name} takes matrices first, {name}(a, b, ...), not {args[0]!r}; with BLAS's "
+                f"order of arguments, on tiled matrices, there is taskla.lapack.{name}"
+            )
         return function(*args, **kwargs)
 
     return checked
@@ -197,19 +201,25 @@ def scratch(
 
 
 def tiled(a: Array, nb: int | None, uplo: Literal["lower", "upper"] | None = None) -> TiledMatrix:
-    """Return the tiles of an array, views all of them.
+    """Return the tiles of an array: views of it; on several ranks copies, which `fetch` takes back.
 
-    Raises
-    ------
-    ValueError
-        On several ranks, where an array is not shared.
+    There all ranks have the same array, and each copies its own tiles.
     """
-    if place().ranks > 1:
-        raise ValueError(
-            "functions on arrays of more than one tile run on one rank; on several, use "
-            "taskla.TiledMatrix and taskla.lapack"
-        )
-    return TiledMatrix.from_array(a, nb, uplo, copy=False)
+    return TiledMatrix.from_array(a, nb, uplo, copy=None if place().ranks > 1 else False)
+
+
+def fetch(A: TiledMatrix, a: Array) -> None:
+    """Bring what the tiles of an array have become back into it, on all ranks."""
+    if A.distribution is None:
+        # they are views
+        return
+    whole = A.to_array()
+    if A.uplo is None:
+        a[...] = whole
+        return
+    for i, j in A.layout.tiles():
+        block, tile = a[A.rows(i), A.cols(j)], whole[A.rows(i), A.cols(j)]
+        block[...] = merge_triangles(tile, block, A.uplo) if i == j else tile
 
 
 def tileable(a: Array, dtype: np.dtype[Any]) -> bool:

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.linalg import inv as scipy_inv
 
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
-from taskla.linalg import _condition, _lu, _passes
+from taskla.linalg import _condition, _lu, _passes, _tiled_solve
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
+    fetch,
     given,
     is_big,
     is_square,
+    is_tiled,
     lapack_dtype,
-    refuse_tiled,
     scratch,
     tiled,
 )
@@ -39,19 +39,19 @@ _STRUCTURES: dict[Any, Structure | None] = {
 
 
 def inv(
-    a: ArrayLike,
+    a: Any,
     overwrite_a: bool = False,
     check_finite: bool = True,
     *,
     assume_a: str | None = None,
     lower: bool = False,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Inverse of a matrix.
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix.
     overwrite_a : bool, default False
         Whether the inverse may take the place of `a`: it does in a Fortran array of a LAPACK type
@@ -69,7 +69,7 @@ def inv(
 
     Returns
     -------
-    ndarray, shape (..., n, n)
+    ndarray or TiledMatrix, shape (..., n, n)
         The inverse; float32 for float32, float16, booleans and integers of up to 16 bits, float64
         for other reals; complex64 or complex128.
 
@@ -104,14 +104,15 @@ def inv(
     array([[ 0.5  ,  0.   ],
            [-0.125,  0.25 ]])
     """
-    refuse_tiled("inv", "getrf", a)
+    if is_tiled(a):
+        X, rcond = _tiled_solve.inv(a, overwrite_a, check_finite, assume_a, lower, nb)
+        _condition.warn_if_ill({0: rcond}, X.dtype)
+        return X
     a, a1 = given(a)
     is_ours = is_square(a1) and is_big(a1.shape[-1], nb)
     dtype = lapack_dtype(a1) if is_ours else None
     if dtype is None or assume_a not in _STRUCTURES or np.ma.isMaskedArray(a):
-        return scipy_inv(  # type: ignore[no-any-return]
-            a, overwrite_a, check_finite, assume_a=assume_a, lower=lower
-        )
+        return scipy_inv(a, overwrite_a, check_finite, assume_a=assume_a, lower=lower)
     overwrite: Overwrite = "F" if overwrite_a and a1.ndim == 2 else ""
     told = _Told(dtype, _STRUCTURES[assume_a], bool(lower), check_finite, nb, overwrite)
     if a1.ndim == 2:
@@ -166,17 +167,16 @@ def _invert(a: Array, told: _Told, place: int) -> tuple[Array, float]:
 
 def _invert_general(a: Array, nb: int | None, place: int) -> float:
     """Replace a matrix by its inverse, as getri; return the reciprocal condition number."""
-    A = tiled(a, nb)
-    norm = lapack.lange("1", A)
+    norm = lapack.lange("1", tiled(a, nb))
     piv, info = _lu.getrf(a, nb)
     if info:
         raise _condition.singular(place)
     # With P^T A = L U, inv(A) P = X solves X L = inv(U)
-    lapack.trtri(tiled(a, nb, "upper"))
+    fetch(lapack.trtri(tiled(a, nb, "upper")), a)
     x = _passes.copied(a, a.dtype, "F", "U", False)
-    lapack.trsm("R", "L", "N", "U", 1.0, A, tiled(x, A.nb))
-    _passes.scatter_columns(x, _lu.row_order(piv, len(a)), a)
-    return _condition.rcond(norm, lapack.lange("1", A))
+    fetch(lapack.trsm("R", "L", "N", "U", 1.0, tiled(a, nb), tiled(x, nb)), x)
+    _passes.scatter_columns(x, _passes.row_order(piv, len(a)), a)
+    return _condition.rcond(norm, lapack.lange("1", tiled(a, nb)))
 
 
 def _invert_triangle(a: Array, lower: bool, nb: int | None, place: int) -> float:
@@ -185,7 +185,7 @@ def _invert_triangle(a: Array, lower: bool, nb: int | None, place: int) -> float
         raise _condition.singular(place)
     A = tiled(a, nb, "lower" if lower else "upper")
     norm = lapack.lantr("1", A)
-    lapack.trtri(A)
+    fetch(lapack.trtri(A), a)
     return _condition.rcond(norm, lapack.lantr("1", A))
 
 
@@ -203,6 +203,6 @@ def _invert_positive(a: Array, told: _Told, place: int) -> float | None:
         if told.structure is None:
             return None
         raise _condition.singular(place) from None
-    lapack.potri(A)
+    fetch(lapack.potri(A), a)
     _passes.mirror(a, "L" if told.lower else "U")
     return _condition.rcond(norm, size("1", A))

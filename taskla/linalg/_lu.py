@@ -16,19 +16,20 @@ from scipy.linalg import (
 )
 
 from taskla import lapack
-from taskla.linalg import _passes
+from taskla.linalg import _passes, _tiled_factors
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
     columns,
+    fetch,
     fits,
     given,
     is_big,
     is_square,
+    is_tiled,
     lapack_dtype,
     operand,
     over_batch,
-    refuse_tiled,
     scratch,
     tiled,
 )
@@ -38,17 +39,17 @@ __all__ = ["lu", "lu_factor", "lu_solve"]
 
 
 def lu_factor(
-    a: ArrayLike,
+    a: Any,
     overwrite_a: bool = False,
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> tuple[Array, Array]:
-    """LU factors of a matrix with partial pivoting, ``A = P L U``, in one array.
+) -> tuple[Any, Array]:
+    """LU factors of a matrix with partial pivoting, ``A = P L U``, in one matrix.
 
     Parameters
     ----------
-    a : array_like, shape (..., m, n)
+    a : array_like or TiledMatrix, shape (..., m, n)
         The matrix.
     overwrite_a : bool, default False
         Whether the factors may take the place of `a`: they do in a Fortran array of a LAPACK type.
@@ -60,7 +61,7 @@ def lu_factor(
 
     Returns
     -------
-    lu : ndarray, shape (..., m, n)
+    lu : ndarray or TiledMatrix, shape (..., m, n)
         U in the upper triangle, L below it (its diagonal is 1); a Fortran array. float32 for
         float32, float16, booleans and integers of up to 16 bits, float64 for other reals; complex64
         or complex128.
@@ -94,17 +95,21 @@ def lu_factor(
     >>> lu_solve((factors, piv), [5.0, 12.0])
     array([1., 2.])
     """
-    refuse_tiled("lu_factor", "getrf", a)
-    a, array = given(a)
-    dtype = _dtype(array, nb)
-    if dtype is None:
-        # SciPy returns a list for a batch.
-        return tuple(scipy_lu_factor(a, overwrite_a, check_finite))
-    factor = partial(_factor, dtype=dtype, check_finite=check_finite, nb=nb)
-    if array.ndim > 2:
-        factors, piv, info = over_batch(factor, (array, 2))
+    factors: Any
+    info: Any
+    if is_tiled(a):
+        factors, piv, info = _tiled_factors.lu_factor(a, overwrite_a, check_finite, nb)
     else:
-        factors, piv, info = factor(array, overwrite_a=overwrite_a)
+        a, array = given(a)
+        dtype = _dtype(array, nb)
+        if dtype is None:
+            # SciPy returns a list for a batch.
+            return tuple(scipy_lu_factor(a, overwrite_a, check_finite))
+        factor = partial(_factor, dtype=dtype, check_finite=check_finite, nb=nb)
+        if array.ndim > 2:
+            factors, piv, info = over_batch(factor, (array, 2))
+        else:
+            factors, piv, info = factor(array, overwrite_a=overwrite_a)
     for number in np.ravel(info).tolist():
         if number:
             message = f"Diagonal number {number} is exactly zero. Singular matrix."
@@ -113,21 +118,21 @@ def lu_factor(
 
 
 def lu_solve(
-    lu_and_piv: tuple[ArrayLike, ArrayLike],
-    b: ArrayLike,
+    lu_and_piv: tuple[Any, ArrayLike],
+    b: Any,
     trans: int = 0,
     overwrite_b: bool = False,
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Solve ``A x = b``, ``A^T x = b`` or ``A^H x = b`` with the LU factors of A.
 
     Parameters
     ----------
-    lu_and_piv : (array_like, array_like)
+    lu_and_piv : (array_like or TiledMatrix, array_like)
         Factors, shape (..., n, n), and pivots, shape (..., n), from `lu_factor`.
-    b : array_like, shape (n,) or (..., n, k)
+    b : array_like or TiledMatrix, shape (n,) or (..., n, k)
         Right-hand sides.
     trans : {0, 1, 2}, default 0
         A, its transpose or its conjugate transpose.
@@ -140,7 +145,7 @@ def lu_solve(
 
     Returns
     -------
-    ndarray, shape (n,) or (..., n, k)
+    ndarray or TiledMatrix, shape (n,) or (..., n, k)
         x, of the LAPACK type that factors and `b` fit.
 
     Raises
@@ -164,26 +169,27 @@ def lu_solve(
     array([1., 2.])
     """
     factors, piv = lu_and_piv
-    refuse_tiled("lu_solve", "getrs", factors, b)
+    if is_tiled(factors, b):
+        return _tiled_factors.lu_solve(factors, piv, b, trans, overwrite_b, check_finite, nb)
     (factors, matrix), (piv, swaps), (b, right) = given(factors), given(piv), given(b)
     x = _solve(matrix, swaps, right, trans, overwrite_b, check_finite, nb)
     return scipy_lu_solve((factors, piv), b, trans, overwrite_b, check_finite) if x is None else x
 
 
 def lu(
-    a: ArrayLike,
+    a: Any,
     permute_l: bool = False,
     overwrite_a: bool = False,
     check_finite: bool = True,
     p_indices: bool = False,
     *,
     nb: int | None = None,
-) -> tuple[Array, ...]:
+) -> tuple[Any, ...]:
     """LU factors of a matrix with partial pivoting, ``A = P L U``, as separate matrices.
 
     Parameters
     ----------
-    a : array_like, shape (..., m, n)
+    a : array_like or TiledMatrix, shape (..., m, n)
         The matrix; k is min(m, n).
     permute_l : bool, default False
         Whether to return P L instead of P and L.
@@ -198,12 +204,12 @@ def lu(
 
     Returns
     -------
-    p : ndarray, shape (..., m, m), or of int32, shape (..., m)
+    p : ndarray or TiledMatrix, shape (..., m, m), or of int32, shape (..., m)
         The permutation: ``A = P @ L @ U``, or ``A = L[p] @ U`` with `p_indices`. Not returned with
         `permute_l`.
-    l : ndarray, shape (..., m, k)
+    l : ndarray or TiledMatrix, shape (..., m, k)
         Lower triangle or trapezium with ones on the diagonal; with `permute_l`, P times that.
-    u : ndarray, shape (..., k, n)
+    u : ndarray or TiledMatrix, shape (..., k, n)
         Upper triangle or trapezium.
 
     Raises
@@ -226,7 +232,8 @@ def lu(
     array([[1., 2.],
            [4., 4.]])
     """
-    refuse_tiled("lu", "getrf", a)
+    if is_tiled(a):
+        return _tiled_factors.lu(a, permute_l, overwrite_a, check_finite, p_indices, nb)
     a, array = given(a)
     dtype = _dtype(array, nb)
     if dtype is None:
@@ -266,7 +273,9 @@ def getrf(a: Array, nb: int | None) -> tuple[Array, int]:
 
     ``info`` is the position, counted from 1, of the first exact zero on U's diagonal; 0 if none.
     """
-    piv = lapack.getrf(tiled(a, nb))
+    A = tiled(a, nb)
+    piv = lapack.getrf(A)
+    fetch(A, a)
     zeros = np.flatnonzero(a.diagonal() == 0)
     return piv, int(zeros[0]) + 1 if zeros.size else 0
 
@@ -302,9 +311,9 @@ def getrs(factors: Array, piv: Array, x: Array, trans: str, nb: int | None) -> N
     """Solve in place with the factors of `getrf`."""
     if not is_narrow(x):
         A = tiled(factors, nb)
-        lapack.getrs(A, piv, tiled(x, A.nb), trans=trans)
+        fetch(lapack.getrs(A, piv, tiled(x, A.nb), trans=trans), x)
         return
-    order = row_order(piv, len(x))
+    order = _passes.row_order(piv, len(x))
     if trans == "N":
         x[...] = x[order]
         solve_triangle(factors, x, True, trans, unit=True)
@@ -313,14 +322,6 @@ def getrs(factors: Array, piv: Array, x: Array, trans: str, nb: int | None) -> N
         solve_triangle(factors, x, False, trans)
         solve_triangle(factors, x, True, trans, unit=True)
         x[order] = x.copy()
-
-
-def row_order(piv: Array, m: int) -> Array:
-    """Return the indices q with ``A[q] = L U`` for the interchanges of an m-row LU."""
-    order = list(range(m))
-    for i, p in enumerate(piv.tolist()):
-        order[i], order[p] = order[p], order[i]
-    return np.array(order, np.intp)
 
 
 def _separated(factors: Array, piv: Array, permute_l: bool, p_indices: bool) -> tuple[Array, ...]:
@@ -334,7 +335,7 @@ def _separated(factors: Array, piv: Array, permute_l: bool, p_indices: bool) -> 
     else:
         _passes.clear(factors, "U")
         upper = factors
-    p = np.argsort(row_order(piv, m))
+    p = np.argsort(_passes.row_order(piv, m))
     if permute_l:
         return _passes.gathered(lower, p), upper
     if p_indices:

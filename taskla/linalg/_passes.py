@@ -24,6 +24,7 @@ __all__ = [
     "is_mirrored",
     "largest_column_sum",
     "mirror",
+    "row_order",
     "scatter_columns",
     "sum_of_squares",
 ]
@@ -176,6 +177,14 @@ def gathered(a: Array, order: Array) -> Array:
 
     _map(strip, a)
     return out
+
+
+def row_order(piv: Array, m: int) -> Array:
+    """Return the indices q with ``A[q] = L U`` for the interchanges of an m-row LU."""
+    order = list(range(m))
+    for i, p in enumerate(piv.tolist()):
+        order[i], order[p] = order[p], order[i]
+    return np.array(order, np.intp)
 
 
 def scatter_columns(a: Array, order: Array, out: Array) -> None:

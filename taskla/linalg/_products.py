@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy import matmul as numpy_matmul
-from numpy.typing import ArrayLike
 from scipy.linalg import get_blas_funcs, norm as scipy_norm
 
 from taskla import engines, lapack
-from taskla.linalg import _passes
+from taskla.linalg import _passes, _tiled_products
 from taskla.linalg._inputs import (
     Array,
+    fetch,
     given,
     is_big,
+    is_tiled,
     lapack_dtype,
     operand,
-    refuse_tiled,
     scratch,
     tileable,
     tiled,
@@ -57,9 +57,9 @@ def matmul(
 
     Parameters
     ----------
-    x1, x2 : array_like
+    x1, x2 : array_like or TiledMatrix
         As for NumPy: shapes (..., m, k) and (..., k, n), or (k,) for one of them or both.
-    out : ndarray, optional
+    out : ndarray or TiledMatrix, optional
         Where to put the result, shape (..., m, n).
     nb : int, optional
         The tile size; chosen from the shapes, the type and the workers by default.
@@ -89,7 +89,8 @@ def matmul(
     array([[3.],
            [7.]])
     """
-    refuse_tiled("matmul", "gemm", x1, x2, out)
+    if is_tiled(x1, x2, out):
+        return _tiled_products.matmul(x1, x2, out, nb, options)
     product = None
     if type(x1) is np.ndarray and type(x2) is np.ndarray and not options:
         product = _product(x1, x2, out, nb)
@@ -97,9 +98,9 @@ def matmul(
 
 
 def symm(
-    a: ArrayLike,
-    b: ArrayLike,
-    c: ArrayLike | None = None,
+    a: Any,
+    b: Any,
+    c: Any = None,
     *,
     alpha: complex = 1.0,
     beta: complex = 0.0,
@@ -107,17 +108,17 @@ def symm(
     lower: bool = True,
     overwrite_c: bool = False,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Product with a symmetric matrix, ``alpha A B + beta C`` or ``alpha B A + beta C``.
 
     Parameters
     ----------
-    a : array_like, shape (m, m), or (n, n) for the right side
+    a : array_like or TiledMatrix, shape (m, m), or (n, n) for the right side
         The symmetric matrix (not Hermitian, if complex). Only the triangle named by `lower` is
         used.
-    b : array_like, shape (m, n)
+    b : array_like or TiledMatrix, shape (m, n)
         The other factor.
-    c : array_like, shape (m, n), optional
+    c : array_like or TiledMatrix, shape (m, n), optional
         What the product is added to; required for a `beta` other than 0.
     alpha, beta : number, default 1 and 0
         The coefficients. With ``beta=0`` the elements of `c` do not matter.
@@ -133,7 +134,7 @@ def symm(
 
     Returns
     -------
-    ndarray, shape (m, n)
+    ndarray or TiledMatrix, shape (m, n)
         The product, of the LAPACK type that all arrays fit.
 
     Raises
@@ -155,9 +156,10 @@ def symm(
     array([[3.],
            [5.]])
     """
-    refuse_tiled("symm", "symm", a, b, c)
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}; allowed: 'left', 'right'")
+    if is_tiled(a, b, c):
+        return _tiled_products.symm(a, b, c, alpha, beta, side, lower, overwrite_c, nb)
     arrays = [np.asarray(array) for array in (a, b, c) if array is not None]
     dtype = lapack_dtype(*arrays)
     if dtype is None:
@@ -171,14 +173,14 @@ def symm(
     if x.size and is_big(min(x.shape), nb):
         X = tiled(x, nb or _product_nb(*x.shape))
         A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in arrays[:2])
-        lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X)
+        fetch(lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X), x)
     elif x.size:
         _symm_at_once(alpha, arrays[0], arrays[1], beta, x, side == "right", bool(lower))
     return x
 
 
 def norm(
-    a: ArrayLike,
+    a: Any,
     ord: Any = None,
     axis: Any = None,
     keepdims: bool = False,
@@ -188,7 +190,7 @@ def norm(
 
     Parameters
     ----------
-    a : array_like
+    a : array_like or TiledMatrix
         The matrix or vector, or a batch of them with `axis`.
     ord : {None, "fro", 1, inf, ...}, optional
         Frobenius norm (of a vector: 2-norm), largest column sum, largest row sum; SciPy's other
@@ -221,7 +223,8 @@ def norm(
     >>> norm([[3.0, 0.0], [0.0, 4.0]], 1)
     4.0
     """
-    refuse_tiled("norm", "lange", a)
+    if is_tiled(a):
+        return _tiled_products.norm(a, ord, axis, keepdims, check_finite)
     a, array = given(a)
     if array.ndim != 2 or array.size <= LARGE or array.dtype.char not in "fdFD":
         return scipy_norm(a, ord, axis, keepdims, check_finite)
@@ -260,7 +263,7 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
     for i in np.ndindex(batch):
         C = tiled(c[i], nb)
         A, B = (tiled(operand(factor[i], dtype, False), C.nb) for factor in (a, b))
-        lapack.gemm(1.0, A, B, 0.0, C)
+        fetch(lapack.gemm(1.0, A, B, 0.0, C), c[i])
     return c
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy.linalg import (
     LinAlgError,
     solve as scipy_solve,
@@ -17,19 +16,20 @@ from scipy.linalg import (
 
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
-from taskla.linalg import _condition, _lu, _passes
+from taskla.linalg import _condition, _lu, _passes, _tiled_solve
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
     columns,
+    fetch,
     fits,
     given,
     is_big,
     is_square,
+    is_tiled,
     lapack_dtype,
     operand,
     over_batch,
-    refuse_tiled,
     scratch,
     tiled,
 )
@@ -51,8 +51,8 @@ _STRUCTURES: dict[Any, Structure | None] = {
 
 
 def solve(
-    a: ArrayLike,
-    b: ArrayLike,
+    a: Any,
+    b: Any,
     lower: bool = False,
     overwrite_a: bool = False,
     overwrite_b: bool = False,
@@ -61,14 +61,14 @@ def solve(
     transposed: bool = False,
     *,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Solve ``A x = b`` for a square matrix A.
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix.
-    b : array_like, shape (n,) or (..., n, k)
+    b : array_like or TiledMatrix, shape (n,) or (..., n, k)
         Right-hand sides.
     lower : bool, default False
         Which triangle of a positive definite, symmetric or Hermitian `a` is used.
@@ -89,7 +89,7 @@ def solve(
 
     Returns
     -------
-    ndarray, shape (n,) or (..., n, k)
+    ndarray or TiledMatrix, shape (n,) or (..., n, k)
         x; float64 for integers, otherwise of the LAPACK type that both fit.
 
     Warns
@@ -125,7 +125,11 @@ def solve(
     >>> solve([[4.0, 2.0], [2.0, 10.0]], [8.0, 22.0], assume_a="pos")
     array([1., 2.])
     """
-    refuse_tiled("solve", "gesv", a, b)
+    if is_tiled(a, b):
+        rest = overwrite_a, overwrite_b, check_finite, assume_a, transposed
+        x, rcond = _tiled_solve.solve(a, b, lower, *rest, nb)
+        _condition.warn_if_ill({0: rcond}, x.dtype)
+        return x
     (a, a1), (b, b1) = given(a), given(b)
     is_ours = is_square(a1) and fits(a1, b1) and is_big(a1.shape[-1], nb)
     dtype = _dtype(a1, b1) if is_ours else None
@@ -136,7 +140,7 @@ def solve(
         or np.ma.isMaskedArray(b)
         or (transposed and dtype.kind == "c")
     ):
-        return scipy_solve(  # type: ignore[no-any-return]
+        return scipy_solve(
             a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
         )
     system = _System(
@@ -155,8 +159,8 @@ def solve(
 
 
 def solve_triangular(
-    a: ArrayLike,
-    b: ArrayLike,
+    a: Any,
+    b: Any,
     trans: int | str = 0,
     lower: bool = False,
     unit_diagonal: bool = False,
@@ -164,14 +168,14 @@ def solve_triangular(
     check_finite: bool = True,
     *,
     nb: int | None = None,
-) -> Array:
+) -> Any:
     """Solve ``A x = b``, ``A^T x = b`` or ``A^H x = b`` for a triangular matrix A.
 
     Parameters
     ----------
-    a : array_like, shape (..., n, n)
+    a : array_like or TiledMatrix, shape (..., n, n)
         The matrix. Only the triangle named by `lower` is used.
-    b : array_like, shape (n,) or (..., n, k)
+    b : array_like or TiledMatrix, shape (n,) or (..., n, k)
         Right-hand sides.
     trans : {0, 1, 2, "N", "T", "C"}, default 0
         A, its transpose or its conjugate transpose.
@@ -188,7 +192,7 @@ def solve_triangular(
 
     Returns
     -------
-    ndarray, shape (n,) or (..., n, k)
+    ndarray or TiledMatrix, shape (n,) or (..., n, k)
         x, of the LAPACK type that both fit.
 
     Raises
@@ -209,8 +213,9 @@ def solve_triangular(
     >>> solve_triangular([[2.0, 0.0], [1.0, 3.0]], [2.0, 7.0], lower=True)
     array([1., 2.])
     """
-    refuse_tiled("solve_triangular", "trsm", a, b)
     rest = trans, lower, unit_diagonal, overwrite_b, check_finite
+    if is_tiled(a, b):
+        return _tiled_solve.solve_triangular(a, b, *rest, nb)
     (a, matrix), (b, right) = given(a), given(b)
     x = _solve_triangular(matrix, right, *rest, nb)
     return scipy_solve_triangular(a, b, *rest) if x is None else x
@@ -341,7 +346,7 @@ def _solve_positive(a: Array, x: Array, system: _System, place: int) -> float | 
     C = tiled(factor, system.nb, "lower" if system.lower else "upper")
     norm = (lapack.lanhe if system.dtype.kind == "c" else lapack.lansy)("1", C)
     try:
-        lapack.potrf(C)
+        fetch(lapack.potrf(C), factor)
     except NotPositiveDefiniteError:
         if system.structure is None:
             return None

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from scipy.linalg.lapack import get_lapack_funcs
 
 from taskla import kernels, lapack
-from taskla.linalg._inputs import Array, tiled
+from taskla.linalg._inputs import Array, fetch, tiled
 
 __all__ = ["Trans", "is_narrow", "solve_factored", "solve_triangle"]
 
@@ -48,7 +48,7 @@ def solve_triangle(
     if not is_narrow(x) or not (a.flags.f_contiguous or a.flags.c_contiguous):
         A = tiled(a, nb)
         uplo, diag = "L" if lower else "U", "U" if unit else "N"
-        lapack.trsm("L", uplo, trans, diag, 1.0, A, tiled(x, A.nb))
+        fetch(lapack.trsm("L", uplo, trans, diag, 1.0, A, tiled(x, A.nb)), x)
         return
     conjugate = False
     if not a.flags.f_contiguous:
@@ -70,4 +70,4 @@ def solve_factored(c: Array, x: Array, lower: bool, nb: int | None = None) -> No
             solve_triangle(c, x, lower, trans)
     else:
         C = tiled(c, nb, "lower" if lower else "upper")
-        lapack.potrs(C, tiled(x, C.nb))
+        fetch(lapack.potrs(C, tiled(x, C.nb)), x)
