@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
 
 from taskla import __version__
+from taskla.cli import ranks
 from taskla.cli.options import DEBUG, Commands
+from taskla.cli.ranks import Failure
+from taskla.launch import job
 
 __all__ = ["main"]
 
@@ -47,15 +51,31 @@ class _Commands(Commands):
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command line; exit with its code, and one line on standard error if it failed."""
-        run: Callable[..., Any] = super().main
+        run: Callable[..., Any] = partial(super().main, *args, standalone_mode=False, **extra)
         if not standalone_mode:
-            return run(*args, standalone_mode=False, **extra)
-        try:
-            code = run(*args, standalone_mode=False, **extra)
-        except click.ClickException as error:
-            click.echo(f"Error: {error.format_message()}", err=True)
-            code = error.exit_code
-        sys.exit(code)
+            return run()
+        here = job()
+        words = extra.get("args", args[0] if args else None) or sys.argv[1:]
+        if here.ranks > 1 and words and words[0] in ranks.COMMANDS and "--help" not in words:
+            sys.exit(ranks.run(here, partial(_end, run)))
+        if here.rank:
+            sys.exit()
+        failure = _end(run)
+        if failure.line:
+            click.echo(f"Error: {failure.line}", err=True)
+        sys.exit(failure.code)
+
+
+def _end(run: Callable[[], Any]) -> Failure:
+    """Run a command; return how it ended."""
+    try:
+        return Failure(run() or 0)
+    except click.ClickException as error:
+        told = getattr(error.__cause__, "__notes__", [])
+        by_another = type(error.__cause__).__name__ == "RemoteError"
+        if by_another or any(note.startswith("on rank ") for note in told):
+            return Failure(error.exit_code)
+        return Failure(error.exit_code, error.format_message())
 
 
 def _line(error: Exception) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskla.cli.options import (
+    checkpoint_options,
     debug_option,
     grid as read_grid,
     numbers,
@@ -19,11 +21,13 @@ from taskla.cli.options import (
     usage,
     words,
 )
+from taskla.cli.ranks import Ranks, current, say
 from taskla.cli.table import emit
 
 if TYPE_CHECKING:
     from taskla.distributions import Distribution
     from taskla.energy import Source
+    from taskla.engines.mpi import MPIEngine
     from taskla.engines.threads import ThreadsEngine
     from taskla.routines import Problem
     from taskla.traces import Recorder
@@ -47,7 +51,7 @@ class Row:
 
     Times are seconds, edp joules times seconds; ``energy`` says whether joules are "measured",
     "modelled" or "unavailable", and they are None then. A residual is None without ``--check``.
-    Messages and bytes are those between ranks.
+    Messages and bytes are those between ranks, of one run.
     """
 
     op: str
@@ -97,9 +101,14 @@ class Row:
     type=click.Choice(["A", "B", "C"]),
     help="Of gemm, symm, hemm: what stays where it is.  [default: C]",
 )
-@click.option("--engine", default="threads", show_default=True, help="What runs the tasks.")
 @click.option(
-    "--workers", type=numbers(1), metavar="LIST", help="Threads.  [default: usable cores]"
+    "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
+)
+@click.option(
+    "--workers",
+    type=numbers(1),
+    metavar="LIST",
+    help="Threads, of each rank.  [default: usable cores, shared by the ranks on them]",
 )
 @click.option(
     "--policy",
@@ -115,9 +124,14 @@ class Row:
     metavar="LIST",
     default="2dbc",
     show_default=True,
-    help="Which rank owns which tile; the threads engine is one rank.",
+    help="Which rank owns which tile: see taskla distributions; all is all for so many ranks.",
 )
 @click.option("--grid", type=read_grid, metavar="PxQ", help="Of the ranks.  [default: squarest]")
+@click.option(
+    "--slices",
+    type=click.IntRange(min=2),
+    help="Of the 2.5D distributions.  [default: as many as cost least]",
+)
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63),
@@ -152,6 +166,7 @@ class Row:
     show_default=True,
     help="Where joules come from: auto, meters, model[:NAME or :FILE[#NAME]], off.",
 )
+@checkpoint_options
 @output_options
 @debug_option
 @click.pass_context
@@ -161,14 +176,19 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, gemm, symm, hemm, syrk, herk,
     trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
 
+    Started by mpirun or srun, as in mpirun -n 4 taskla bench potrf -n 8192 --check, the ranks work
+    together, rank 0 prints, times run from a common start to the last rank's end, and matrices are
+    placed as taskla plan has them. What no rank can hold is checked on thin random probes.
+
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
     the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
     (energy-delay product, joules times seconds), energy (whether these are measured, modelled or
     unavailable), tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several
-    tiles in one kernel call), messages and bytes_sent (between ranks; of one rank none),
-    pivot_messages (those of row interchanges, apart), precision (the format of the tiles: fp32,
-    fp64), compression (that of the tiles: none, all are dense), residual and status (with --check:
-    PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else FAILED).
+    tiles in one kernel call), messages and bytes_sent (between ranks, in one run; of one rank
+    none), pivot_messages (those of row interchanges, apart), precision (the format of the tiles:
+    fp32, fp64), compression (that of the tiles: none, all are dense), residual and status (with
+    --check: PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else
+    FAILED).
     The exit code is the number of failures, at most 100.
     """
     failures = 0
@@ -194,53 +214,97 @@ def _rows(
     **choices: Any,
 ) -> Iterator[Row]:
     from taskla.energy import find, measure_idle
-    from taskla.traces import Recorder
 
+    ranks = current()
     # all of them, before hours of work: the last may be impossible
     with usage():
-        combinations = list(_combinations(op, **choices))
+        if ranks is not None and trace is None:
+            _refuse_energy(ranks, energy)
+        combinations = list(_combinations(op, ranks, **choices))
+        if choices["checkpoint"] is not None:
+            _refuse_repeats(len(combinations), repeat, warmup)
         source = find(energy)
-    recorder = None if trace is None else Recorder(trace)
-    if source.meters:
+    recorder = None if trace is None else _recorder(trace, ranks)
+    if source.meters and ranks is None:
         measure_idle(source.meters, _IDLE)
     how: dict[str, Any] = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
+    how |= {"source": source, "recorder": recorder, "ranks": ranks}
     try:
         with terminating():
             for p, engine, map_ in combinations:
-                yield _row(p, engine, map_, source=source, recorder=recorder, **how)
+                yield _row(p, engine, map_, **how)
     finally:
         # what ran before an error or Ctrl-C is worth looking at
-        if recorder is not None:
+        if recorder is not None and recorder.path is not None:
             recorder.save()
+
+
+def _refuse_repeats(combinations: int, repeat: int, warmup: int) -> None:
+    """Raise ValueError where checkpoints would be those of several runs of the same thing."""
+    if combinations > 1 or repeat > 1 or warmup:
+        raise ValueError(
+            f"checkpoints are for one run, and there are {combinations} combinations with repeat "
+            f"{repeat} and warmup {warmup}: give one value to each list, --repeat 1 and --warmup 0"
+        )
+
+
+def _refuse_energy(ranks: Ranks, energy: str) -> None:
+    if energy not in ("auto", "off"):
+        raise ValueError(
+            f"energy is {energy!r}, and there are {ranks.ranks} ranks, whose joules are in a trace "
+            "only: give trace, or auto or off"
+        )
+
+
+def _recorder(trace: str, ranks: Ranks | None) -> Recorder:
+    """Return what rank 0 writes; to the others it is the place where their runs come from."""
+    from taskla.traces import Recorder
+
+    if ranks is None:
+        return Recorder(trace)
+    return ranks.first(partial(Recorder, trace)) or Recorder()
 
 
 def _combinations(
     op: str,
+    ranks: Ranks | None,
     n: tuple[int, ...],
     nb: tuple[int, ...] | None,
     dtype: tuple[str, ...],
     pivot: tuple[str, ...] | None,
-    engine: str,
+    engine: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
     dist: tuple[str, ...],
     grid: tuple[int, int] | None,
+    slices: int | None,
+    checkpoint: str | None,
+    checkpoint_every: int | None,
     **options: Any,
-) -> Iterator[tuple[Problem, ThreadsEngine, Distribution]]:
-    from taskla import distributions, engines
-    from taskla.engines.threads import ThreadsEngine
+) -> Iterator[tuple[Problem, ThreadsEngine | MPIEngine, Distribution]]:
+    from taskla.cli.engine import choose
+    from taskla.cli.placing import refuse_too_large
+    from taskla.plan import _maps
     from taskla.routines import problem, refuse_too_many_tasks
 
-    for order, tile, letter, pivoting, count, name, map_ in product(
-        n, nb or (None,), dtype, pivot or (None,), workers or (None,), policy, dist
+    count = 1 if ranks is None else ranks.ranks
+    maps = _maps(dist, count, grid, slices, sliced=op == "potrf")
+    saved = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+    runs = {
+        (threads, name): choose(engine, workers=threads, policy=name, **saved)
+        for threads, name in product(workers or (None,), policy)
+    }
+    for order, tile, letter, pivoting, which, map_ in product(
+        n, nb or (None,), dtype, pivot or (None,), runs, maps
     ):
-        runs = engines.engine(engine, workers=count, policy=name)
-        if not isinstance(runs, ThreadsEngine):
-            raise ValueError(f"engine is {engine!r}; bench times the engine 'threads' only, as yet")
-        p = problem(op, order, tile, letter, runs.workers, pivot=pivoting, **options)
-        _refuse_too_large(p)
+        run = runs[which]
+        p = problem(op, order, tile, letter, run.workers * count, pivot=pivoting, **options)
+        if ranks is None:
+            _refuse_too_large(p)
         refuse_too_many_tasks(p)
-        yield p, runs, distributions.get(map_, 1, grid)
+        if ranks is not None:
+            refuse_too_large(p, map_, run, ranks)
+        yield p, run, map_
 
 
 def _context(p: Problem, map_: Distribution) -> dict[str, Any]:
@@ -273,32 +337,35 @@ def _refuse_too_large(p: Problem) -> None:
 
 def _row(
     p: Problem,
-    engine: ThreadsEngine,
+    engine: ThreadsEngine | MPIEngine,
     map_: Distribution,
     *,
     source: Source,
     recorder: Recorder | None,
+    ranks: Ranks | None,
     checked: bool,
     **how: Any,
 ) -> Row:
     from numpy.linalg import LinAlgError
 
     from taskla.cli.measure import Measured, measure
+    from taskla.cli.placing import maps
 
     if recorder is not None:
         recorder.context = _context(p, map_)
     measured, status = Measured(), None
+    where = None if ranks is None else maps(p, map_)
     try:
-        measured = measure(p, engine, source, recorder, checked=checked, **how)
+        measured = measure(p, engine, source, recorder, ranks, where, checked=checked, **how)
         if checked:
             status = "PASSED" if measured.passed else "FAILED"
     except LinAlgError as error:
         # the matrices are made so that every routine can do its work
-        click.echo(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}", err=True)
+        say(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}")
         status = "FAILED"
     joules = measured.joules
     if measured.note and source.reason != _OFF:
-        click.echo(f"energy {measured.energy}: {measured.note}", err=True)
+        say(f"energy {measured.energy}: {measured.note}")
     return Row(
         op=p.op,
         type=p.type,
@@ -323,10 +390,9 @@ def _row(
         energy=measured.energy,
         tasks=measured.tasks,
         tasks_run=measured.tasks_run,
-        # one process is one rank, which owns everything
-        messages=0,
-        pivot_messages=0,
-        bytes_sent=0,
+        messages=measured.messages,
+        pivot_messages=measured.pivot_messages,
+        bytes_sent=measured.bytes_sent,
         residual=measured.residual,
         status=status,
     )

@@ -3,7 +3,8 @@
 ``eps`` is the unit roundoff. A factorisation, a solution or an inverse of order n may be wrong by
 60, in units of ``n eps`` (Chameleon's and DPLASMA's limit), a product by 3 in units of its error
 bound.
-NumPy computes the residuals, from inputs made anew and with its own BLAS, not with tiles.
+NumPy computes the residuals, from inputs made anew and with its own BLAS, not with tiles. What many
+ranks share is checked by `taskla.cli.checks_tiled`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_random import random_block
 from taskla.routines import ALPHA, BETA, Problem
 
-__all__ = ["check"]
+__all__ = ["check", "permutation"]
 
 Array = NDArray[Any]
 
@@ -92,7 +93,7 @@ def _potrf(p: Problem, was: Matrices, made: Made, _: Any) -> Verdict:
 def _getrf(p: Problem, was: Matrices, made: Made, piv: Array) -> Verdict:
     LU = made["A"].to_array(copy=None)
     U = np.triu(LU[: p.n])
-    order = _permutation(piv, p.m)
+    order = permutation(piv, p.m)
     sums = np.zeros(p.n)
     for s in strips(p.m):
         L = np.tril(LU[s, : p.m], s.start - 1)
@@ -102,8 +103,8 @@ def _getrf(p: Problem, was: Matrices, made: Made, piv: Array) -> Verdict:
     return _ratio(float(sums.max(initial=0)), was["A"].norm() * p.n * _eps(p)), 60
 
 
-def _permutation(piv: Array, m: int) -> Array:
-    """Rows in the order that the interchanges i <-> piv[i] give."""
+def permutation(piv: Array, m: int) -> Array:
+    """Return m row indices in the order that the interchanges i <-> piv[i] give."""
     order = np.arange(m)
     for i, other in enumerate(piv.tolist()):
         order[[i, other]] = order[[other, i]]

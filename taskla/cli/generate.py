@@ -6,41 +6,54 @@ size and engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from taskla.distributions import Distribution
 from taskla.engines import Engine
 from taskla.matrix import BlockFunction, TiledMatrix
 from taskla.matrix_random import random_block
 from taskla.routines import Operand, Problem
 
-__all__ = ["STRIP", "Known", "known", "matrices", "strips"]
+__all__ = ["STRIP", "TRIANGULAR", "Known", "entries", "known", "matrices", "strips"]
 
 #: Rows of a matrix that a check looks at together.
 STRIP = 512
 
-# What the triangular kinds are a triangle of.
-_TRIANGULAR = {"triangular": "dominant", "factor": "spd"}
+#: What the triangular kinds are a triangle of.
+TRIANGULAR = {"triangular": "dominant", "factor": "spd"}
 
 Array = NDArray[Any]
 
 
-def matrices(p: Problem, seed: int, engine: Engine) -> list[TiledMatrix]:
-    """Make the operands of a problem, tile by tile on the workers of an engine."""
+def matrices(
+    p: Problem, seed: int, engine: Engine, maps: Mapping[str, Distribution] | None = None
+) -> list[TiledMatrix]:
+    """Make the operands of a problem, tile by tile on the workers of an engine.
+
+    Parameters
+    ----------
+    p : Problem
+    seed : int
+    engine : Engine
+    maps : mapping of str to Distribution, optional
+        By name, for an engine of many ranks, which is in force. Default: the engine's own.
+    """
 
     def map_tiles(function: Callable[[int, int], None], tiles: list[tuple[int, int]]) -> None:
         engine.map(function, tiles)
 
     return [
         TiledMatrix.from_function(
-            _entries(operand, p, seed + number),
+            entries(operand, p, seed + number),
             (operand.m, operand.n),
             p.nb,
             p.dtype,
             operand.uplo,
+            distribution=maps[operand.name] if maps else None,
             map_tiles=map_tiles,
         )
         for number, operand in enumerate(p.operands)
@@ -50,16 +63,17 @@ def matrices(p: Problem, seed: int, engine: Engine) -> list[TiledMatrix]:
 def known(p: Problem, seed: int) -> dict[str, Known]:
     """Return the operands of a problem as they were made, by name."""
     return {
-        operand.name: Known(operand, p, _entries(operand, p, seed + number))
+        operand.name: Known(operand, p, entries(operand, p, seed + number))
         for number, operand in enumerate(p.operands)
     }
 
 
-def _entries(operand: Operand, p: Problem, seed: int) -> BlockFunction:
+def entries(operand: Operand, p: Problem, seed: int) -> BlockFunction:
+    """Return what makes a block of an operand; of a triangle the whole that it is cut from."""
     order = max(operand.m, operand.n, 1)
-    kind: Any = _TRIANGULAR.get(operand.kind, operand.kind)
+    kind: Any = TRIANGULAR.get(operand.kind, operand.kind)
     # a diagonal near 1 and a small rest: well-conditioned, with a unit diagonal in its place too
-    scale = order if operand.kind in _TRIANGULAR else 1
+    scale = order if operand.kind in TRIANGULAR else 1
 
     def block(rows: Array, cols: Array) -> Array:
         return random_block(seed, rows, cols, p.dtype, kind, order) / scale
@@ -86,7 +100,7 @@ class Known:
     def __init__(self, operand: Operand, p: Problem, entries: BlockFunction) -> None:
         self.m, self.n = operand.m, operand.n
         self._entries = entries
-        self._triangle = operand.uplo if operand.kind in _TRIANGULAR else None
+        self._triangle = operand.uplo if operand.kind in TRIANGULAR else None
         self._unit = p.diag == "U"
 
     def rows(self, rows: slice | Array) -> Array:

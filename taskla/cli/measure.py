@@ -1,8 +1,11 @@
-"""One combination of a bench: generate, call, time, check."""
+"""One combination of a bench: generate, call, time, check.
+
+On many ranks a run begins when all are ready and ends when the last one has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
@@ -10,16 +13,23 @@ from time import perf_counter
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskla import energy, programs
+from taskla.cli import checks_tiled
 from taskla.cli.checks import check
 from taskla.cli.generate import matrices
+from taskla.cli.ranks import Ranks
+from taskla.distributions import Distribution
 from taskla.engines import Engine
 from taskla.engines.base import TileSource
 from taskla.engines.journal import task_figures
+from taskla.engines.mpi import MPIEngine
 from taskla.engines.threads import ThreadsEngine
 from taskla.flow import TaskFlow
 from taskla.graph import TaskGraph
+from taskla.matrix import TiledMatrix
+from taskla.matrix_place import Place
 from taskla.routines import Problem
 from taskla.traces import Recorder
 
@@ -39,6 +49,8 @@ class Measured:
         last task's end.
     tasks, tasks_run : int
         Tile tasks, and tasks after fusion.
+    messages, pivot_messages, bytes_sent : int
+        Of all ranks together in one run.
     joules : float or None
         Median of the repeats; None when unavailable.
     energy : {"measured", "modelled", "unavailable"}
@@ -55,6 +67,9 @@ class Measured:
     time: float | None = None
     tasks: int | None = None
     tasks_run: int | None = None
+    messages: int = 0
+    pivot_messages: int = 0
+    bytes_sent: int = 0
     joules: float | None = None
     energy: str | None = None
     note: str | None = None
@@ -63,22 +78,32 @@ class Measured:
 
 
 class _Observed(Engine):
-    """Another engine, with a note of when graphs reach it."""
+    """Another engine, with a note of when graphs reach it, and of what it runs in their place."""
 
     name: ClassVar[str] = "observed"
 
-    def __init__(self, engine: ThreadsEngine) -> None:
+    def __init__(self, engine: ThreadsEngine | MPIEngine) -> None:
         self.engine = engine
         self.graphs: list[TaskGraph] = []
+        self.ran: list[TaskGraph] = []
         self.running = 0.0
 
+    @property
+    def place(self) -> Place:
+        """Where this process stands, for scratch matrices."""
+        return self.engine.place
+
     def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
-        # dependencies and priorities belong to the submission of tasks
-        self.engine.prepare(graph)
+        # dependencies, priorities and messages belong to the submission of tasks
+        if isinstance(self.engine, MPIEngine):
+            ran = self.engine.prepare(graph, matrices)
+        else:
+            ran = self.engine.prepare(graph)
         begin = perf_counter()
         self.engine.run(graph, matrices)
         self.running += perf_counter() - begin
         self.graphs.append(graph)
+        self.ran.append(ran)
 
     def map(
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
@@ -88,9 +113,11 @@ class _Observed(Engine):
 
 def measure(
     p: Problem,
-    engine: ThreadsEngine,
+    engine: ThreadsEngine | MPIEngine,
     source: energy.Source,
     recorder: Recorder | None = None,
+    ranks: Ranks | None = None,
+    maps: Mapping[str, Distribution] | None = None,
     *,
     seed: int,
     repeat: int,
@@ -107,6 +134,10 @@ def measure(
         Of the joules.
     recorder : Recorder, optional
         Gets the counted runs.
+    ranks : Ranks, optional
+        Those that run it together, with the engine "mpi". The result is the same on all of them.
+    maps : mapping of str to Distribution, optional
+        Of the operands, by name.
     seed : int
         Of the matrices.
     repeat, warmup : int
@@ -118,44 +149,80 @@ def measure(
     numpy.linalg.LinAlgError
         When the routine cannot do it.
     """
-    times, submissions, reports, checks = [], [], [], []
+    times, submissions, reports, verdicts = [], [], [], []
     for number in range(warmup + repeat):
-        operands = matrices(p, seed, engine)
         counted = number >= warmup
         if counted and recorder is not None:
             recorder.context["repeat"] = number - warmup
         observed = _Observed(engine.recorded(recorder, source) if counted and recorder else engine)
         with engine:
+            operands = matrices(p, seed, engine, maps)
             given = p.routine.prepare(p, operands) if p.routine.prepare else None
         # a graph kept from an earlier call would be no submission
         programs.forget()
-        first = _read(source)
+        if ranks is not None:
+            ranks.wait()
+        first, sent = _read(source), _sent(observed.engine)
         with observed:
             begin = perf_counter()
             outcome = p.routine.call(p, operands, given)
             time = perf_counter() - begin
-        last = _read(source)
+        last, sent = _read(source), _sent(observed.engine) - sent
         if counted:
-            times.append(time)
-            submissions.append(time - observed.running)
             span = begin, begin + time
-            ran = [engine.prepare(graph) for graph in observed.graphs]
-            reports.append(_report(source, span, first, last, ran, engine.workers))
+            times.append(_latest(time, ranks))
+            submissions.append(_latest(time - observed.running, ranks))
+            if ranks is None:
+                reports.append(_report(source, span, first, last, observed.ran, engine.workers))
             if checked:
-                checks.append(check(p, operands, outcome, seed))
+                verdicts.append(_check(p, operands, outcome, seed, engine, ranks))
         # before the next ones take as much memory again
         del operands
-    tasks = sum(int(graph.multiplicity.sum()) for graph in observed.graphs)
+    tasks_run, messages, pivot_messages, bytes_sent = _total(
+        [sum(graph.n for graph in observed.ran), *sent.tolist()], ranks
+    )
     return Measured(
         t_submit=median(submissions),
         time=median(times),
-        tasks=tasks,
-        tasks_run=sum(engine.prepare(graph).n for graph in observed.graphs),
+        tasks=sum(int(graph.multiplicity.sum()) for graph in observed.graphs),
+        tasks_run=tasks_run,
+        messages=messages,
+        pivot_messages=pivot_messages,
+        bytes_sent=bytes_sent,
         **_energy(reports),
         # NaN is the worst of all, as NumPy has it
-        residual=float(np.max([residual for residual, _ in checks])) if checks else None,
-        passed=all(passed for _, passed in checks) if checks else None,
+        residual=float(np.max([residual for residual, _ in verdicts])) if verdicts else None,
+        passed=all(passed for _, passed in verdicts) if verdicts else None,
     )
+
+
+def _sent(engine: Engine) -> NDArray[np.int64]:
+    """Return what this rank has sent so far."""
+    names = ("messages", "pivot_messages", "bytes_sent")
+    return np.array([getattr(engine, name, 0) for name in names], dtype=np.int64)
+
+
+def _latest(time: float, ranks: Ranks | None) -> float:
+    return time if ranks is None else max(ranks.gather(time))
+
+
+def _total(numbers: Sequence[int], ranks: Ranks | None) -> list[int]:
+    """Return sums over the ranks."""
+    everywhere = [numbers] if ranks is None else ranks.gather(numbers)
+    return [sum(column) for column in zip(*everywhere, strict=True)]
+
+
+def _check(
+    p: Problem,
+    operands: Sequence[TiledMatrix],
+    outcome: Any,
+    seed: int,
+    engine: Engine,
+    ranks: Ranks | None,
+) -> tuple[float, bool]:
+    if ranks is None:
+        return check(p, operands, outcome, seed)
+    return checks_tiled.check(p, operands, outcome, seed, engine, ranks)
 
 
 def _read(source: energy.Source) -> dict[str, float]:
@@ -196,6 +263,8 @@ def _report(
 
 def _energy(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the joules of the repeats, and what they are; of several words the weakest holds."""
+    if not reports:
+        return {"joules": None, "energy": "unavailable", "note": None}
     words = {report["source"] for report in reports}
     note = next((report["reason"] for report in reports if "reason" in report), None)
     if "unavailable" in words:

@@ -17,6 +17,7 @@ import click
 __all__ = [
     "DEBUG",
     "Commands",
+    "checkpoint_options",
     "debug_option",
     "engine_options",
     "grid",
@@ -261,8 +262,14 @@ def size_options(command: Command) -> Command:
 
 
 _ENGINE = (
-    click.option("--engine", default="threads", show_default=True, help="What runs the tasks."),
-    click.option("--workers", type=click.IntRange(min=1), help="Threads.  [default: usable cores]"),
+    click.option(
+        "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        help="Threads, of each rank.  [default: usable cores, shared by the ranks on them]",
+    ),
     click.option("--policy", default="lws", show_default=True, help="See taskla schedulers."),
 )
 
@@ -270,6 +277,27 @@ _ENGINE = (
 def engine_options(command: Command) -> Command:
     """Add ``--engine``, ``--workers`` and ``--policy``, one value each."""
     return _with(_ENGINE, command)
+
+
+_CHECKPOINT = (
+    click.option(
+        "--checkpoint",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Save in DIR what a factorisation has done; the same command goes on from there.",
+    ),
+    click.option(
+        "--checkpoint-every",
+        type=click.IntRange(min=1),
+        metavar="K",
+        help="Iterations, tile columns of a factorisation, between two checkpoints.  [default: 10]",
+    ),
+)
+
+
+def checkpoint_options(command: Command) -> Command:
+    """Add ``--checkpoint`` and ``--checkpoint-every``."""
+    return _with(_CHECKPOINT, command)
 
 
 def _with(options: Sequence[Callable[[Any], Any]], command: Command) -> Command:

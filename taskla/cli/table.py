@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from taskla.launch import job
+
 __all__ = ["emit"]
 
 Row = dict[str, Any]
@@ -63,7 +65,8 @@ def _emit_csv(rows: Iterable[Row]) -> None:
 
 
 def _emit_table(rows: Sequence[Row], settings: Collection[str]) -> None:
-    if sys.stdout.isatty():
+    # what mpirun takes for a terminal is a narrow one of its own
+    if sys.stdout.isatty() and job().ranks == 1:
         _draw(rows, settings)
         return
     columns = [[_heading(key), *(_cell(row[key]) for row in rows)] for key in rows[0]]
