@@ -23,6 +23,7 @@ run: $(STAMP) ## the main job: krige real data with a tiled Cholesky (ARGS="--n 
 
 test: $(DEV_STAMP) ## all tests
 	@tests/system-packages
+	@tests/mpich "$(BIN)/python"
 	@"$(BIN)/python" -m pytest -n $(JOBS) --dist loadgroup
 
 check: lint types test ## format, lint, types, tests

@@ -91,6 +91,35 @@ def volumes(picture: Path, tiles: int = 114, most: int = 57) -> None:
     figure.savefig(picture, dpi=150)
 
 
+def ratios(picture: Path, ranks: int = 36) -> None:
+    """Draw how many times the messages of symmetric maps 2dbc sends, for more and more tiles.
+
+    36 is a square, 6 x 6, and r (r - 1) / 2 with r = 9: both maps are at their best.
+    """
+    from matplotlib.figure import Figure
+
+    from taskla.plan import plan
+
+    sizes = (12, 18, 24, 36, 48, 72, 96, 144, 192)
+    figure = Figure(figsize=(6.4, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for name, colour, mark in (("gcrm", "#009e73", "-"), ("sbc", "#d55e00", "o-")):
+        found = []
+        for tiles in sizes:
+            sent = [plan("potrf", tiles, nb=1, ranks=ranks, dist=d) for d in ("2dbc", name)]
+            found.append(sent[0][0].messages / sent[1][0].messages)
+        axes.plot(sizes, found, mark, color=colour, label=f"2dbc / {name}", markersize=4)
+    axes.axhline(2**0.5, color="#333333", linewidth=0.6, linestyle=":")
+    axes.annotate(r"$\sqrt{2}$", (sizes[-1] + 3, 2**0.5), va="center", fontsize=9)
+    axes.set_xlim(0, sizes[-1] + 15)
+    axes.set_ylim(1, 1.6)
+    axes.set_xlabel("tile columns N")
+    axes.set_ylabel("ratio of messages")
+    axes.set_title(f"Cholesky factorisation on P = {ranks} ranks", fontsize=10)
+    axes.legend(fontsize=9, loc="lower right")
+    figure.savefig(picture, dpi=150)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -102,6 +131,7 @@ def main() -> None:
         taskla("trace view", SAMPLES / f"{name}.trace", "-o", PICTURES / f"{name}.png")
     taskla("distributions show sbc --ranks 10 --tiles 15 -o", PICTURES / "sbc.png")
     volumes(PICTURES / "volumes.png")
+    ratios(PICTURES / "ratios.png")
     with tempfile.TemporaryDirectory() as folder:
         page, simulated = Path(folder) / "page.html", Path(folder) / "simulated.trace"
         taskla("trace view", SAMPLES / "cholesky.trace", "-o", page)

@@ -2,8 +2,9 @@
 
 The logarithms of the populations of n places are taken for a Gaussian process on the globe, with an
 exponential correlation (Matern 1/2) and a nugget. Its correlation matrix, of order n, is assembled
-tile by tile, factored and used by tasks on the threads of this machine; some of the places are held
-out and predicted from the others. docs/kriging.md tells the story.
+tile by tile, factored and used by tasks on the threads of this machine, or on all ranks that mpirun
+starts; some of the places are held out and predicted from the others. docs/kriging.md tells the
+story.
 """
 
 from __future__ import annotations
@@ -140,8 +141,9 @@ def estimate(L: tla.TiledMatrix, values: Array, observed: int) -> Estimate:
     """
     columns = np.zeros((L.n, 2), order="F")
     columns[:observed] = np.column_stack([values[:observed], np.ones(observed)])
-    B = tla.TiledMatrix.from_array(columns, nb=L.nb, copy=False)
+    B = tla.TiledMatrix.from_array(columns, nb=L.nb, copy=True)
     tla.trsm("L", "lower", "N", "N", 1.0, L, B)
+    columns = B.to_array()
     columns[observed:] = 0.0
     z, one = columns[:observed].T
     mean = float(one @ z / (one @ one))
@@ -157,22 +159,31 @@ def predict(L: tla.TiledMatrix, fitted: Estimate, observed: int) -> tuple[Array,
     The correlation of the places held out with those observed is L21 L11^T. So the predictions are
     L21 L11^-1 of the values, and what remains unknown has the correlation L22 L22^T.
     """
-    columns = fitted.whitened.copy(order="F")
-    B = tla.TiledMatrix.from_array(columns, nb=L.nb, copy=False)
+    B = tla.TiledMatrix.from_array(fitted.whitened, nb=L.nb, copy=True)
     tla.trmm("L", "lower", "N", "N", 1.0, L, B)
-    z, one = columns[observed:].T
+    z, one = B.to_array()[observed:].T
     squares = np.zeros(L.n)
-    for i, j in product(range(L.mt), range(L.nt)):
+    for i, j in L.own_tiles():
         rows, cols = L.rows(i), L.cols(j)
-        if i >= j and rows.stop > observed and cols.stop > observed:
+        if rows.stop > observed and cols.stop > observed:
             tile = L.tile(i, j).array if i > j else np.tril(L.tile(i, j).array)
             squares[rows] += np.sum(tile[:, max(0, observed - cols.start) :] ** 2, axis=1)
-    return z + fitted.mean * (1 - one), np.sqrt(fitted.sill * squares[observed:])
+    return z + fitted.mean * (1 - one), np.sqrt(fitted.sill * total(squares)[observed:])
 
 
 def diagonal(L: tla.TiledMatrix) -> Array:
     """Return the diagonal of a square tiled matrix."""
-    return np.concatenate([np.diag(L.tile(k, k).array) for k in range(L.nt)])
+    own = np.zeros(L.n)
+    for i, j in L.own_tiles():
+        if i == j:
+            own[L.rows(i)] = np.diag(L.tile(i, i).array)
+    return total(own)
+
+
+def total(own: Array) -> Array:
+    """Return the sum of what the tiles that are here gave and what those elsewhere did."""
+    parts: Array = np.array(tla.engines.current().share(own.tolist()))
+    return parts.sum(axis=0)
 
 
 def fit(places: Places, seed: int) -> Correlation:
@@ -207,16 +218,19 @@ def residual(A: Correlation, x: Array, b: Array, nb: int, engine: Engine) -> flo
         products = np.sum([A(rows, cols) @ columns[cols] for cols in blocks], axis=0)
         return np.abs(products[:, 0] - b[rows]).max(), products[:, 1].max()
 
-    error, norm = np.max(engine.map(error_and_norm, [(rows,) for rows in blocks]), axis=0)
+    # each rank takes some of them
+    mine = [(rows,) for rows in blocks[engine.rank :: engine.ranks]]
+    own = np.max([(0.0, 0.0), *engine.map(error_and_norm, mine)], axis=0)
+    error, norm = np.max(engine.share(own.tolist()), axis=0)
     unit = np.finfo(np.float64).eps / 2
     return float(error / (unit * (norm * np.abs(x).max() + np.abs(b).max()) * n))
 
 
 def solve(L: tla.TiledMatrix, b: Array) -> Array:
     """Return A^-1 b by the factor L."""
-    x = b.reshape(-1, 1).copy()
-    tla.potrs(L, tla.TiledMatrix.from_array(x, nb=L.nb, copy=False))
-    return x.ravel()
+    x = tla.TiledMatrix.from_array(b.reshape(-1, 1), nb=L.nb, copy=True)
+    tla.potrs(L, x)
+    return x.to_array().ravel()
 
 
 # -- the run ---------------------------------------------------------------------------------------
@@ -238,8 +252,9 @@ def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     yield "fit", text, {"range_km": A.range_km, "nugget": A.nugget}
 
     L = A.assemble(options.nb)
-    text = f"one triangle, {L.nt} x {L.nt} tiles of {L.nb}, {L.nbytes / 1e9:.2f} GB"
-    yield "assemble", text, {"nb": L.nb, "bytes": L.nbytes}
+    nbytes = sum(engine.share(L.nbytes))
+    text = f"one triangle, {L.nt} x {L.nt} tiles of {L.nb}, {nbytes / 1e9:.2f} GB"
+    yield "assemble", text, {"nb": L.nb, "bytes": nbytes}
 
     tla.potrf(L)
     yield "cholesky", f"{engine}", {"flops": n**3 / 3, "engine": f"{engine}"}
@@ -260,14 +275,16 @@ def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     error = residual(A, x, places.values, L.nb, engine)
     yield "check", f"residual {error:.1e} of at most 16, by HPL's rule", {"residual": error}
 
-    if n <= options.scipy_max:
-        yield from scipy_steps(A, diagonal(L))
+    ours = diagonal(L)
+    if n <= options.scipy_max and engine.rank == 0:
+        yield from scipy_steps(A, ours)
 
 
 def scipy_steps(A: Correlation, ours: Array) -> Iterator[Step]:
     """Have SciPy compute the same factor, in place, and compare the diagonals."""
     n = len(ours)
-    a = tla.TiledMatrix.from_function(A, (n, n)).to_array(copy=False)
+    with tla.engine("threads"):
+        a = tla.TiledMatrix.from_function(A, (n, n)).to_array(copy=False)
     yield "full", f"both triangles, {a.nbytes / 1e9:.2f} GB, for SciPy", {"bytes": a.nbytes}
     factor = scipy.linalg.cholesky(a, lower=True, overwrite_a=True, check_finite=False)
     difference = float(np.abs(ours / np.diag(factor) - 1).max())
@@ -317,25 +334,31 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def show(step: Step, seconds: float, as_json: bool) -> None:
+    """Print a line on a step that has ended."""
+    name, text, figures = step
+    gflops = figures["flops"] / seconds / 1e9 if "flops" in figures else None
+    if as_json:
+        figures |= {"gflops": gflops} if gflops else {}
+        row = {"step": name, "seconds": seconds, "peak_bytes": peak_memory()}
+        print(json.dumps(row | figures), flush=True)
+    else:
+        rate = f"{gflops:.1f}" if gflops else ""
+        peak = peak_memory() / 1e9
+        print(f"{name:<12}{seconds:8.2f}{peak:9.2f}{rate:>9}  {text}", flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps, and print a line for each as it ends."""
     options = parse(arguments)
-    if not options.json:
-        print(f"{'step':<12}{'seconds':>8}{'peak GB':>9}{'Gflop/s':>9}")
-    start = perf_counter()
     chosen = {"workers": options.workers, "policy": options.policy, "trace": options.trace}
-    with tla.engine("threads", **chosen) as engine:
-        for name, text, figures in steps(options, engine):
-            seconds = perf_counter() - start
-            gflops = figures["flops"] / seconds / 1e9 if "flops" in figures else None
-            if options.json:
-                figures |= {"gflops": gflops} if gflops else {}
-                row = {"step": name, "seconds": seconds, "peak_bytes": peak_memory()}
-                print(json.dumps(row | figures), flush=True)
-            else:
-                rate = f"{gflops:.1f}" if gflops else ""
-                peak = peak_memory() / 1e9
-                print(f"{name:<12}{seconds:8.2f}{peak:9.2f}{rate:>9}  {text}", flush=True)
+    with tla.engine(**chosen) as engine:
+        if engine.rank == 0 and not options.json:
+            print(f"{'step':<12}{'seconds':>8}{'peak GB':>9}{'Gflop/s':>9}")
+        start = perf_counter()
+        for step in steps(options, engine):
+            if engine.rank == 0:
+                show(step, perf_counter() - start, options.json)
             start = perf_counter()
 
 

@@ -184,8 +184,10 @@ class Exchange:
         final = np.full(int(tile.max(initial=-1)) + 1, -1)
         # of several assignments to one tile the last stays
         final[tile[wrote]] = wrote
-        of = np.where(made < 0, -1 - made, tile[np.maximum(made, 0)] if tile.size else 0)
-        return np.asarray(final[of] <= made if tile.size else made > 0)
+        if not tile.size:
+            return np.zeros(made.size, np.bool_)
+        of = np.where(made < 0, -1 - made, tile[np.maximum(made, 0)])
+        return np.asarray(final[of] <= np.maximum(made, -1))
 
     def _plan(self, version: Int64) -> None:
         """Lay a tree through the targets of each version; number what goes between two ranks."""

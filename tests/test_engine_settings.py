@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import taskla as tla
+from taskla import engines
 from taskla.engines import available, base, cores, current
 from taskla.engines.threads import ThreadsEngine
 
@@ -49,6 +50,34 @@ def test_without_a_setting_threads_run_with_default_options():
     assert engine is current()
     assert engine.workers == cores.cores()
     assert engine.policy.name == "lws"
+
+
+@pytest.mark.parametrize("ranks", ["1", "2"])
+def test_code_that_asks_for_no_engine_shares_nothing(
+    monkeypatch: pytest.MonkeyPatch, ranks: str
+) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", ranks)
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
+    assert current().name == "threads"
+
+
+def test_a_launcher_of_several_ranks_decides_where_no_name_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+    monkeypatch.setattr(engines, "_load", lambda name: asked.append(name) or ThreadsEngine)
+    monkeypatch.setenv("PMI_RANK", "0")
+    for ranks in ("1", "2"):
+        monkeypatch.setenv("PMI_SIZE", ranks)
+        tla.engine()
+        tla.engine("threads")
+    assert asked == ["threads", "threads", "mpi", "threads"]
+
+
+def test_an_engine_is_one_rank_unless_it_has_more():
+    engine = tla.engine("threads")
+    assert (engine.rank, engine.ranks) == (0, 1)
+    assert engine.share([0.1, "text"]) == [[0.1, "text"]]
 
 
 def test_available_lists_the_engines():

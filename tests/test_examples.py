@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_batch import mpirun
 
 import taskla as tla
 from taskla.traces import read
@@ -73,6 +74,39 @@ def test_a_line_a_step_for_people(tmp_path: Path) -> None:
     header, *lines = done.stdout.splitlines()
     assert header.split()[:2] == ["step", "seconds"]
     assert [line.split()[0] for line in lines][-2:] == ["solve", "check"]
+
+
+@pytest.mark.xdist_group("mpi")
+def test_the_same_program_runs_on_ranks(tmp_path: Path) -> None:
+    arguments = ("--n", "700", "--nb", "64", "--workers", "1", "--json")
+    alone = run(*arguments, cwd=tmp_path)
+    job = [*mpirun(), "--oversubscribe", "-n", "2"]
+    ranks = subprocess.run(
+        [*job, sys.executable, EXAMPLES / "kriging.py", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ranks.returncode == 0, ranks.stderr[-3000:]
+    one, two = (
+        {step.pop("step"): step for step in map(json.loads, done.stdout.splitlines())}
+        for done in (alone, ranks)
+    )
+    # each line once: only rank 0 prints
+    assert list(one) == list(two)
+    assert len(two) == len(ranks.stdout.splitlines())
+    assert two["cholesky"]["engine"].startswith("MPIEngine(ranks=2, workers=1")
+    assert two["assemble"]["bytes"] == one["assemble"]["bytes"]
+    for name, figures in {
+        "fit": ("range_km", "nugget"),
+        "likelihood": ("mean", "sill", "log_likelihood"),
+        "predict": ("rmse", "rmse_mean", "inside"),
+    }.items():
+        for figure in figures:
+            assert two[name][figure] == pytest.approx(one[name][figure], rel=1e-9)
+    assert two["check"]["residual"] < 1
+    assert two["scipy"]["difference"] < 1e-12
 
 
 @pytest.mark.parametrize(

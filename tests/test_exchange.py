@@ -152,6 +152,12 @@ def test_a_version_that_is_overwritten_is_known() -> None:
     assert [tasks.tolist() for tasks in part.waiting] == [[0], [1]]
 
 
+def test_what_is_only_read_is_final() -> None:
+    found = exchange(graph(gemm, [(3, 3), (3, 3), (3, 3)]), distributions.get("row", ranks=3))
+    assert (found.writer == -1).all()
+    assert found.last.all()
+
+
 def test_partial_sums_meet_in_one_order_on_a_tree() -> None:
     flow = TaskFlow()
     A, B = flow.matrix(6, 6, nb=1, name="A"), flow.matrix(6, 1, nb=1, name="B")

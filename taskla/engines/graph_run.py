@@ -191,6 +191,11 @@ class GraphRun(Job):
         self._beds[worker].release()
 
     @property
+    def idle(self) -> bool:
+        """Whether a worker sleeps for want of a task."""
+        return bool(self._idle)
+
+    @property
     def waiting(self) -> int:
         """Tasks that are ready and that no worker has taken."""
         return self._waiting

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.engines.mpi_memory import Neighbours
+from taskla.engines.mpi_strips import Strips, flat, room
 from taskla.exchange import Exchange, Part
 from taskla.tile import Tile
 
@@ -29,14 +30,12 @@ __all__ = ["Traffic"]
 
 Item = TypeVar("Item")
 
-#: Seconds between two looks at messages, while no worker has anything for this thread.
-PERIOD = 1e-3
+#: Seconds between two looks at messages while no worker has anything for this thread, and while
+#: one waits for what a message may bring.
+PERIOD, SOON = 2e-3, 5e-4
 
-#: What a message about a tile brings that is read in place.
-NOTHING: NDArray[Any] = np.empty(0, np.uint8)
-
-#: Tag of the word that a rank has failed, on the communicator for control.
-FAILED = 1
+#: Tags on the communicator for control: a rank has failed; a tile is there, to be read in place.
+FAILED, READY = 1, 2
 
 
 class Traffic:
@@ -87,7 +86,7 @@ class Traffic:
         self._finished: deque[int] = deque()
         self._earliest = 0
         self._held = 0
-        self._posted = 0  # of the part's received messages, so many in order
+        self._posted = 0  # of the messages that bring tiles, so many in order
         self._uses = [tasks.size for tasks in part.waiting]
         self._scratch = set(part.held)
         self._sizes: dict[int, int] = {}  # bytes of each slot that is held
@@ -110,18 +109,23 @@ class Traffic:
                 self._children.setdefault(int(exchange.parent[message]), []).append(message)
         # requests, and what belongs to each: one call of MPI tests them all
         self._coming: list[Request] = []
-        self._receiving: list[tuple[int, Tile | None, NDArray[Any]]] = []
+        self._receiving: list[tuple[int, Tile, NDArray[Any]]] = []
         self._going: list[Request] = []
         self._sending: list[NDArray[Any]] = []
         self._neighbours = neighbours
         self._in_place = (
             np.zeros(exchange.tile.size, np.bool_) if neighbours is None else neighbours.in_place
         )
-        travels = np.flatnonzero(~self._in_place[part.received]).tolist()
-        self._strips = _Strips(part, rowwise, travels)
+        here = self._in_place[part.received]
+        # the slots of messages that say where a tile can be read
+        self._awaited = {int(part.received[s]): s for s in np.flatnonzero(here).tolist()}
+        self._travelling = np.flatnonzero(~here).tolist()
+        self._strips = Strips(part, rowwise, self._travelling)
+        self._status, self._word = MPI.Status(), np.empty(1, np.int64)
+        self._heard, self._said = [0] * comm.size, [0] * comm.size
         # Others wait for what this rank passes on: it must not wait for memory.
         self._passed_on = {
-            slot for slot, m in enumerate(part.received.tolist()) if m in self._children
+            slot for slot in self._travelling if int(part.received[slot]) in self._children
         }
         for slot in sorted(self._passed_on):
             self._expect(slot)
@@ -137,7 +141,7 @@ class Traffic:
 
     def observed(self, execute: Callable[[int], None]) -> Callable[[int], None]:
         """Return ``execute(task)`` that takes note of what it means for messages."""
-        done, notable = self._done, self._notable
+        done, notable, sent = self._done, self._notable, self._part.sent
         finished, event, passing = self._finished, self._event, self._passing
 
         def run(task: int) -> None:
@@ -147,7 +151,9 @@ class Traffic:
                 self._copy(passing[task])
             if task in notable:
                 finished.append(task)
-                event.set()
+                # what is only to be dropped can wait for the next look
+                if task in sent:
+                    event.set()
 
         return run
 
@@ -157,7 +163,7 @@ class Traffic:
         for message in messages:
             number = int(self._exchange.tile[message])
             if number not in copies:
-                copies[number] = _flat(self._execution.tile(number).array, True)
+                copies[number] = flat(self._execution.tile(number).array, True)
             self._copies[message] = copies[number]
 
     # -- the attending thread's side ---------------------------------------------------------------
@@ -187,11 +193,11 @@ class Traffic:
                     self._tell()
                 told = True
             if over.is_set():
-                through = not (self._going or self._coming or self._finished)
-                if told or (through and self._posted == self._part.received.size):
+                left = self._going or self._coming or self._finished or self._awaited
+                if told or (not left and self._posted == len(self._travelling)):
                     return
             if not moved:
-                self._event.wait(PERIOD)
+                self._event.wait(SOON if job.idle else PERIOD)
             self._event.clear()
 
     def _step(self, job: GraphRun) -> bool:
@@ -203,12 +209,26 @@ class Traffic:
             self._going = _without(self._going, gone)
             self._sending = _without(self._sending, gone)
             moved = True
-        if self._control.Iprobe(self._mpi.ANY_SOURCE, FAILED):
-            self._control.recv(tag=FAILED)
-            self.failed_elsewhere = True
-            job.stop()
-            moved = True
-        return moved
+        return self._listen(job) or moved
+
+    def _listen(self, job: GraphRun) -> bool:
+        """Hear what other ranks say: that a tile can be read, or that one has failed."""
+        heard, status = False, self._status
+        while self._control.Iprobe(self._mpi.ANY_SOURCE, self._mpi.ANY_TAG, status):
+            heard, source = True, status.source
+            if status.tag == FAILED:
+                self._control.recv(source=source, tag=FAILED)
+                self.failed_elsewhere = True
+                job.stop()
+                continue
+            self._control.Recv(self._word, source, READY)
+            self._heard[source] += 1
+            message = int(self._word[0])
+            slot = self._awaited.pop(message)
+            assert self._neighbours is not None
+            self._sizes[slot] = 0
+            self._arrived(job, slot, self._neighbours.tile(message))
+        return heard
 
     def _settle(self) -> bool:
         """Send what finished tasks wrote, and drop what they were the last to read."""
@@ -230,23 +250,29 @@ class Traffic:
         packed: dict[int, NDArray[Any]] = {}
         for message in sorted(messages, key=lambda m: -self._exchange.priority[m]):
             number = int(self._exchange.tile[message])
-            buffer = NOTHING if self._in_place[message] else self._copies.pop(message, None)
-            if buffer is None:
+            buffer = self._copies.pop(message, None)
+            if buffer is None and not self._in_place[message]:
                 if number not in packed:
-                    packed[number] = _flat(self._execution.tile(number).array, False)
+                    packed[number] = flat(self._execution.tile(number).array, False)
                 buffer = packed[number]
             self._isend(message, buffer)
             if number in self._scratch:
                 self._execution.release((number,))
 
-    def _isend(self, message: int, buffer: NDArray[Any]) -> None:
+    def _isend(self, message: int, buffer: NDArray[Any] | None) -> None:
+        """Send a tile, or the word that it can be read in place."""
         exchange = self._exchange
         target, tag = int(exchange.target[message]), int(exchange.tag[message])
         if self.departed is not None:
             self.departed.append((message, perf_counter()))
-        self._going.append(self._comm.Isend(buffer, target, tag))
+        if buffer is None:
+            buffer = np.array([message])
+            self._going.append(self._control.Isend(buffer, target, READY))
+            self._said[target] += 1
+        else:
+            self._going.append(self._comm.Isend(buffer, target, tag))
+            self.sent.setdefault(target, []).append(tag)
         self._sending.append(buffer)
-        self.sent.setdefault(target, []).append(tag)
         if exchange.pivoting[message]:
             self.pivot_messages += 1
         else:
@@ -258,10 +284,10 @@ class Traffic:
         part, moved = self._part, False
         while self._earliest < len(self._done) and self._done[self._earliest]:
             self._earliest += 1
-        while self._posted < part.received.size and (
-            self._held < self._window or part.first[self._posted] <= self._earliest
-        ):
-            slot = self._posted
+        while self._posted < len(self._travelling):
+            slot = self._travelling[self._posted]
+            if self._held >= self._window and part.first[slot] > self._earliest:
+                break
             self._posted += 1
             if slot not in self._passed_on:
                 self._expect(slot)
@@ -272,15 +298,12 @@ class Traffic:
         """Receive a message when it comes."""
         message = int(self._part.received[slot])
         source, tag = int(self._exchange.sender[message]), int(self._exchange.tag[message])
-        if self._in_place[message]:
-            tile, buffer = None, NOTHING
-        else:
-            tile = self._strips.tile(slot)
-            buffer = _room(tile.array)
+        tile = self._strips.tile(slot)
+        buffer = room(tile.array)
         self._coming.append(self._comm.Irecv(buffer, source, tag))
         self._receiving.append((slot, tile, buffer))
-        self._sizes[slot] = 0 if tile is None else tile.array.nbytes
-        self._held += self._sizes[slot]
+        self._sizes[slot] = tile.array.nbytes
+        self._held += tile.array.nbytes
 
     def _receive(self, job: GraphRun) -> bool:
         """Hand over tiles that have come, and pass them on."""
@@ -288,23 +311,23 @@ class Traffic:
         if not come:
             return False
         arrived = [self._receiving[at] for at in come]
-        if self.arrived is not None:
-            now = perf_counter()
-            self.arrived += [(int(self._part.received[slot]), now) for slot, _, _ in arrived]
         self._coming = _without(self._coming, come)
         self._receiving = _without(self._receiving, come)
         for slot, tile, buffer in arrived:
-            message = int(self._part.received[slot])
-            if tile is None:
-                assert self._neighbours is not None
-                tile = self._neighbours.tile(message)
-            elif not np.may_share_memory(buffer, tile.array):
+            if not np.may_share_memory(buffer, tile.array):
                 tile.array.T[...] = buffer
-            self._execution.put(int(self._part.number[slot]), tile)
-            for child in self._children.get(message, []):
-                self._isend(child, NOTHING if self._in_place[child] else _flat(tile.array, False))
-            job.arrive(self._part.waiting[slot].tolist())
+            self._arrived(job, slot, tile)
         return True
+
+    def _arrived(self, job: GraphRun, slot: int, tile: Tile) -> None:
+        """Hand over a tile, and pass it on."""
+        message = int(self._part.received[slot])
+        if self.arrived is not None:
+            self.arrived.append((message, perf_counter()))
+        self._execution.put(int(self._part.number[slot]), tile)
+        for child in self._children.get(message, []):
+            self._isend(child, None if self._in_place[child] else flat(tile.array, False))
+        job.arrive(self._part.waiting[slot].tolist())
 
     # -- failures ----------------------------------------------------------------------------------
 
@@ -327,10 +350,12 @@ class Traffic:
             if keys[slot] not in coming:
                 request.Cancel()
             request.Wait()
-        for slot in range(self._posted, received.size):
+        for slot in self._travelling[self._posted :]:
             if keys[slot] in coming and slot not in self._passed_on:
-                place = self._in_place[received[slot]]
-                comm.Recv(NOTHING if place else _room(self._strips.tile(slot).array), *keys[slot])
+                comm.Recv(room(self._strips.tile(slot).array), *keys[slot])
+        for source, said in enumerate(comm.alltoall(self._said)):
+            for _ in range(said - self._heard[source]):
+                self._control.Recv(self._word, source, READY)
         self._mpi.Request.Waitall(self._going)
         for request in self._words:
             request.wait()
@@ -339,68 +364,7 @@ class Traffic:
             self._control.recv(tag=FAILED)
 
 
-class _Strips:
-    """Memory for received tiles: those of one tile column (or row) are one block to a kernel."""
-
-    def __init__(self, part: Part, rowwise: set[str], slots: list[int]) -> None:
-        graph = part.graph
-        self._sizes: dict[tuple[Any, ...], tuple[int, int]] = {}
-        self._arrays: dict[tuple[Any, ...], tuple[NDArray[Any], int]] = {}
-        self._left: dict[tuple[Any, ...], int] = {}
-        found = {}
-        for slot in slots:
-            number = int(part.number[slot])
-            grid = graph.grid_of(number)
-            i, j = (int(index) for index in grid.coordinates(number))
-            rows, cols = (int(size) for size in grid.shapes(number))
-            # of the second version of a tile on, grids are named after the first
-            beside = grid.name.partition("'")[0] in rowwise
-            key = (grid.base, beside, i if beside else j, grid.dtype)
-            found[slot] = key, j if beside else i, rows, cols
-        offsets: dict[tuple[Any, ...], int] = {}
-        places: dict[int, int] = {}
-        for slot in sorted(found, key=lambda slot: found[slot][1]):
-            key, _, rows, cols = found[slot]
-            length = cols if key[1] else rows
-            places[slot] = offsets.get(key, 0)
-            offsets[key] = places[slot] + length
-            across = rows if key[1] else cols
-            self._sizes[key] = offsets[key], across
-            self._left[key] = self._left.get(key, 0) + 1
-        self._where = {
-            slot: (key, places[slot], rows, cols) for slot, (key, _, rows, cols) in found.items()
-        }
-
-    def tile(self, slot: int) -> Tile:
-        """Return the tile for a message; asked for once each."""
-        key, place, rows, cols = self._where[slot]
-        strip = self._arrays.get(key)
-        if strip is None:
-            along, across = self._sizes[key]
-            shape = (across, along) if key[1] else (along, across)
-            array = np.empty(shape, key[3], order="F")
-            strip = self._arrays[key] = array, self._left[key]
-        array, left = strip
-        if left == 1:
-            # the tiles keep it alive, as long as any is in use
-            del self._arrays[key]
-        else:
-            self._arrays[key] = array, left - 1
-        return Tile(array[:, place : place + cols] if key[1] else array[place : place + rows])
-
-
 def _without(items: list[Item], places: Sequence[int]) -> list[Item]:
     """Return the items that are not at some places."""
     gone = set(places)
     return [item for at, item in enumerate(items) if at not in gone]
-
-
-def _flat(array: NDArray[Any], copy: bool) -> NDArray[Any]:
-    """Return the columns of a tile one after the other, in one block of memory."""
-    return np.array(array.T, order="C", copy=True if copy else None)
-
-
-def _room(array: NDArray[Any]) -> NDArray[Any]:
-    """Return where a tile can be received to: itself, if its columns follow one another."""
-    whole = array.T
-    return whole if whole.flags.c_contiguous else np.empty(whole.shape, whole.dtype)
