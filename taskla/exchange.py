@@ -51,6 +51,8 @@ class Part:
         The messages that it sends when a task has run; -1 for what tiles hold at first.
     held : list of int
         The scratch tiles that messages carry, one entry a message: they are kept until then.
+    overwriting : dict of int to int
+        Of messages about versions that this rank makes and overwrites: the task that does.
     """
 
     graph: TaskGraph
@@ -60,6 +62,7 @@ class Part:
     waiting: list[Int64]
     sent: dict[int, list[int]]
     held: list[int]
+    overwriting: dict[int, int]
 
 
 def across_ranks(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Placed:
@@ -101,8 +104,12 @@ class Exchange:
         Tells the messages between a sender and a target apart.
     priority : (m,) float64 array
         The largest of the tasks that wait for it.
+    overwriter : (m,) int64 array
+        The next task that writes the tile, -1 for none.
     last : (m,) bool array
         Whether the tile keeps that version to the end: a sender need not copy it then.
+    reader : (m,) int64 array
+        The last task that waits for it.
     nbytes : (m,) int64 array
         Bytes of the tile.
     pivoting : (m,) bool array
@@ -142,7 +149,10 @@ class Exchange:
         self.writer = np.where(made < 0, -1, task[np.maximum(made, 0)]).astype(np.int64)
         self.source = maker[found]
         self.target = unique % ranks
-        self.last = self._kept(tile, mode, made)
+        self.overwriter = self._overwriters(tile, mode, task, made)
+        self.last = self.overwriter < 0
+        self.reader = np.full(unique.size, -1)
+        np.maximum.at(self.reader, message, task[away])
         self.pivoting = pivoting[task[found]]
         self.nbytes = np.zeros(unique.size, dtype=np.int64)
         for grid in graph.grids:
@@ -178,16 +188,17 @@ class Exchange:
             raise ValueError(f"{label} goes on with a tile of {name} that another rank wrote")
 
     @staticmethod
-    def _kept(tile: NDArray[np.int32], mode: NDArray[np.uint8], made: Int64) -> NDArray[np.bool_]:
-        """Whether no later task writes the tile of each version."""
-        wrote = np.flatnonzero(mode != Access.R)
-        final = np.full(int(tile.max(initial=-1)) + 1, -1)
-        # of several assignments to one tile the last stays
-        final[tile[wrote]] = wrote
-        if not tile.size:
-            return np.zeros(made.size, np.bool_)
-        of = np.where(made < 0, -1 - made, tile[np.maximum(made, 0)])
-        return np.asarray(final[of] <= np.maximum(made, -1))
+    def _overwriters(
+        tile: NDArray[np.int32], mode: NDArray[np.uint8], task: NDArray[np.int32], made: Int64
+    ) -> Int64:
+        """The next task that writes the tile of each version, -1 for none."""
+        wrote = np.append(np.flatnonzero(mode != Access.R), tile.size)
+        # what a tile holds at first is there before its first access
+        begins = np.searchsorted(tile, -1 - made)
+        of = np.where(made < 0, -1 - made, tile[np.maximum(made, 0)] if tile.size else 0)
+        next_one = wrote[np.searchsorted(wrote, np.where(made < 0, begins, made + 1))]
+        same = np.append(tile, -1)[next_one] == of
+        return np.where(same, np.append(task, -1)[next_one], -1)
 
     def _plan(self, version: Int64) -> None:
         """Lay a tree through the targets of each version; number what goes between two ranks."""
@@ -253,6 +264,8 @@ class Exchange:
             writer = int(self.writer[message])
             task = -1 if writer < 0 else int(group[np.searchsorted(mine, writer)])
             sent.setdefault(task, []).append(message)
+        passing = np.flatnonzero((self.source == rank) & ~self.last)
+        overwriting = group[np.searchsorted(mine, self.overwriter[passing])]
         return Part(
             fused,
             received[order],
@@ -261,6 +274,7 @@ class Exchange:
             [waiting[at] for at in order.tolist()],
             sent,
             [tile for tile in self.tile[first_hand].tolist() if graph.grid_of(tile).scratch],
+            dict(zip(passing.tolist(), overwriting.tolist(), strict=True)),
         )
 
     def _slots(self, rank: int) -> tuple[Sequence[Grid], Int64]:

@@ -56,8 +56,9 @@ def found(ranks: int, program: str, timeout: int = 60) -> dict[str, Any]:
 def test_every_algorithm_gives_what_one_process_gives_and_sends_what_was_planned(
     ranks: int, maps: int
 ) -> None:
-    # 21 algorithms and their variants, 5 sizes in one type and one in four
-    assert found(ranks, "algorithms", timeout=280) == {"checked": 21 * 9 * maps}
+    # 21 algorithms and their variants; 5 sizes in one type and one in four, or less
+    runs = 9 if ranks < 4 else 3
+    assert found(ranks, "algorithms", timeout=280) == {"checked": 21 * runs * maps}
 
 
 @pytest.mark.parametrize(

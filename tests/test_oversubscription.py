@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskla.engines.oversubscription import Share, complaint
+from taskla.engines.oversubscription import Share, complaint, fair
 
 BOTH = frozenset({0, 1})
 
@@ -38,3 +38,22 @@ def test_the_advice_would_do() -> None:
     told = complaint([Share(1, BOTH, 2)] * 3)
     assert told is not None
     assert told.endswith("start fewer ranks")
+
+
+@pytest.mark.parametrize(
+    ("shares", "workers"),
+    [
+        ([Share(0, BOTH, 2)], [2]),
+        ([Share(0, BOTH, 2)] * 2, [1, 1]),
+        ([Share(0, BOTH, 2)] * 3, [1, 1, 1]),
+        ([Share(0, frozenset(range(12)), 12)] * 3, [4, 4, 4]),
+        # bound to cores of their own, all or some
+        ([Share(0, frozenset(range(4)), 4), Share(0, frozenset(range(4, 16)), 12)], [4, 12]),
+        ([Share(0, frozenset(range(4)), 4), Share(0, frozenset(range(8)), 8)], [2, 6]),
+        # a quota of 4 cores on a machine of 8; no mask
+        ([Share(0, frozenset(range(8)), 4)] * 2, [2, 2]),
+        ([Share(0, frozenset(), 6)] * 2, [3, 3]),
+    ],
+)
+def test_ranks_share_cores(shares: list[Share], workers: list[int]) -> None:
+    assert [fair(shares, rank) for rank in range(len(shares))] == workers

@@ -73,9 +73,9 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (groups
     of ranks that do the updates of steps in turn, 2.5D), tasks (on tiles), tasks_run (those that
     would run: the threads of one rank fuse neighbouring tasks, several tiles in one kernel call),
-    flops, messages, bytes (in all messages: whole tiles), pivot_messages (at most: for panels, pivots
-    and rows that ranks interchange), max_messages (the most that one rank sends), imbalance (most
-    flops of a rank over the mean: 1 is perfect), bytes_per_rank (most memory for own tiles),
+    flops, messages, bytes (in all messages: whole tiles), pivot_messages (at most: for panels,
+    pivots and rows that ranks interchange), max_messages (the most that one rank sends), imbalance
+    (most flops of a rank over the mean: 1 is perfect), bytes_per_rank (most memory for own tiles),
     critical_path (tasks).
     """
     emit(_rows(op, **choices), form, SETTINGS)

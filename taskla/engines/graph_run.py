@@ -71,6 +71,8 @@ class GraphRun(Job):
         self._waiting = 0  # ready tasks that no worker has taken
         self._coming = 0  # workers that were woken and have not taken the lock yet
         self._idle: list[int] = []
+        #: Called when a worker falls asleep: whoever can bring work is to look for it now.
+        self.asleep: Callable[[], object] | None = None
         self._beds = [threading.Lock() for _ in range(workers)]
         for bed in self._beds:
             bed.acquire()
@@ -137,6 +139,8 @@ class GraphRun(Job):
         """Let a worker for whom there is nothing wait until it is woken. Needs the lock."""
         self._refused_at[worker] = self._left
         self._idle.append(worker)
+        if self.asleep is not None:
+            self.asleep()
         # What the policy did not give to this worker it may give to another.
         self._wake()
         if len(self._idle) == self._workers and not self._outside:

@@ -23,7 +23,6 @@ from taskla.distributions import Distribution
 from taskla.engines import oversubscription
 from taskla.engines.base import Engine, TileSource
 from taskla.engines.checkpoint import Checkpoints
-from taskla.engines.cores import cores
 from taskla.engines.crew import Each, conduct, is_worker
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
@@ -64,8 +63,8 @@ class MPIEngine(Engine):
     comm : mpi4py.MPI.Intracomm, optional
         Default: all ranks. It is duplicated.
     workers : int, optional
-        Threads of each rank. Default: the cores that this process may use over the ranks on this
-        machine, at least 1.
+        Threads of each rank. Default: its share of the cores that it may use, each divided by the
+        ranks on this machine that may use it; at least 1.
     policy : str or Policy, default "lws"
         Of each rank's workers.
     fuse : int, optional
@@ -124,8 +123,8 @@ class MPIEngine(Engine):
         self._comm, self._control = given.Dup(), given.Dup()
         self.rank, self.ranks = int(given.rank), int(given.size)
         here = given.Split_type(MPI.COMM_TYPE_SHARED)
-        usual = max(1, cores() // here.size)
         self._one_machine = here.size == given.size
+        usual = oversubscription.usual(here)
         self.workers = usual if workers is None else at_least_one("workers", workers)
         oversubscription.warn(here, self.workers)
         here.Free()
@@ -212,16 +211,13 @@ class MPIEngine(Engine):
         traffic = Traffic(
             self._comm, self._control, exchange, part, execution, rowwise, self.window, neighbours
         )
-        outside = np.zeros(part.graph.n, dtype=np.int32)
-        for tasks in part.waiting:
-            outside[tasks] += 1
         workers = min(self.workers, part.graph.n)
         policy = copy.copy(self.policy)
         recording = None
         if self.journal is not None and exchange.graph.n:
             recording = self.journal.start(part, traffic, submitted)
         run = execution if recording else traffic.observed(execution)
-        job = GraphRun(part.graph, run, policy, workers, recording, outside)
+        job = GraphRun(part.graph, run, policy, workers, recording, traffic.awaited())
         error: BaseException | None = None
         try:
             with nullcontext() if recording is None else recording.sampling(job):

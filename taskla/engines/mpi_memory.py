@@ -3,7 +3,8 @@
 A rank's tiles of a matrix lie in one block of memory (`taskla.matrix_store.carve`), which the other
 ranks of its machine can map. Who makes a tile still sends a message, without content, when it is
 there; who reads it finds it where the owner has it. That serves tiles that no later task of the
-program writes; others, of which a reader needs the version of the moment, are sent.
+program writes, or one much later, which waits until readers say that they are done; others, of
+which a reader needs the version of the moment, are sent.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class _Block(NamedTuple):
     inode: int
     size: int
 
+
+#: A tile is read in place where as much of the program as its length over this lies between its
+#: last reader and the task that writes it next: that task has to wait for word of the reader.
+_FAR = 16
 
 _NOTHING = _Block(-1, -1, -1, 0)
 
@@ -184,7 +189,8 @@ class Neighbours:
     ) -> None:
         self._exchange, self._blocks, self._matrices = exchange, blocks, matrices
         near = machines[exchange.source] == machines[exchange.target]
-        self.in_place = exchange.last & near
+        away = exchange.overwriter - exchange.reader >= exchange.graph.n / _FAR
+        self.in_place = (exchange.last | away) & near
         for grid in exchange.graph.grids:
             mine = (exchange.tile >= grid.base) & (exchange.tile < grid.end)
             known = [block.file >= 0 for block in blocks.get(grid.base, [])]

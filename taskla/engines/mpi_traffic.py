@@ -32,10 +32,11 @@ Item = TypeVar("Item")
 
 #: Seconds between two looks at messages while no worker has anything for this thread, and while
 #: one waits for what a message may bring.
-PERIOD, SOON = 2e-3, 5e-4
+PERIOD, SOON = 5e-3, 2e-4
 
-#: Tags on the communicator for control: a rank has failed; a tile is there, to be read in place.
-FAILED, READY = 1, 2
+#: Tags on the communicator for control: a rank has failed; a tile is there, to be read in place; it
+#: has been read, and may be overwritten.
+FAILED, READY, READ = 1, 2, 3
 
 
 class Traffic:
@@ -96,8 +97,12 @@ class Traffic:
                 self._slots_of.setdefault(task, []).append(slot)
         self._notable = self._slots_of.keys() | part.sent.keys()
         # versions that a later task overwrites: they are copied before that can begin
+        self._neighbours = neighbours
+        self._in_place = (
+            np.zeros(exchange.tile.size, np.bool_) if neighbours is None else neighbours.in_place
+        )
         passing = {
-            task: [m for m in messages if not exchange.last[m]]
+            task: [m for m in messages if not (exchange.last[m] or self._in_place[m])]
             for task, messages in part.sent.items()
         }
         self._passing = {task: messages for task, messages in passing.items() if messages}
@@ -112,16 +117,13 @@ class Traffic:
         self._receiving: list[tuple[int, Tile, NDArray[Any]]] = []
         self._going: list[Request] = []
         self._sending: list[NDArray[Any]] = []
-        self._neighbours = neighbours
-        self._in_place = (
-            np.zeros(exchange.tile.size, np.bool_) if neighbours is None else neighbours.in_place
-        )
         here = self._in_place[part.received]
         # the slots of messages that say where a tile can be read
         self._awaited = {int(part.received[s]): s for s in np.flatnonzero(here).tolist()}
         self._travelling = np.flatnonzero(~here).tolist()
         self._strips = Strips(part, rowwise, self._travelling)
         self._status, self._word = MPI.Status(), np.empty(1, np.int64)
+        # words about tiles from each rank, and to each
         self._heard, self._said = [0] * comm.size, [0] * comm.size
         # Others wait for what this rank passes on: it must not wait for memory.
         self._passed_on = {
@@ -136,6 +138,15 @@ class Traffic:
         # messages and when they were handed to MPI or were there, where a run is recorded
         self.departed: list[tuple[int, float]] | None = None
         self.arrived: list[tuple[int, float]] | None = None
+
+    def awaited(self) -> NDArray[np.int32]:
+        """Return for how many messages each task waits."""
+        count = np.zeros(self._part.graph.n, dtype=np.int32)
+        for tasks in self._part.waiting:
+            count[tasks] += 1
+        for message, task in self._part.overwriting.items():
+            count[task] += self._in_place[message]
+        return count
 
     # -- the workers' side -------------------------------------------------------------------------
 
@@ -182,6 +193,7 @@ class Traffic:
             raise
 
     def _attend(self, job: GraphRun, over: threading.Event) -> None:
+        job.asleep = self._event.set
         self._send(self._part.sent.get(-1, []))
         told = False
         while True:
@@ -221,9 +233,13 @@ class Traffic:
                 self.failed_elsewhere = True
                 job.stop()
                 continue
-            self._control.Recv(self._word, source, READY)
+            tag = status.tag
+            self._control.Recv(self._word, source, tag)
             self._heard[source] += 1
             message = int(self._word[0])
+            if tag == READ:
+                job.arrive([self._part.overwriting[message]])
+                continue
             slot = self._awaited.pop(message)
             assert self._neighbours is not None
             self._sizes[slot] = 0
@@ -243,6 +259,9 @@ class Traffic:
                     number = int(self._part.number[slot])
                     self._held -= self._sizes.pop(slot)
                     self._execution.drop(number)
+                    message = int(self._part.received[slot])
+                    if self._in_place[message] and not self._exchange.last[message]:
+                        self._say(int(self._exchange.source[message]), READ, message)
         return moved
 
     def _send(self, messages: list[int]) -> None:
@@ -266,18 +285,23 @@ class Traffic:
         if self.departed is not None:
             self.departed.append((message, perf_counter()))
         if buffer is None:
-            buffer = np.array([message])
-            self._going.append(self._control.Isend(buffer, target, READY))
-            self._said[target] += 1
+            self._say(target, READY, message)
         else:
             self._going.append(self._comm.Isend(buffer, target, tag))
+            self._sending.append(buffer)
             self.sent.setdefault(target, []).append(tag)
-        self._sending.append(buffer)
         if exchange.pivoting[message]:
             self.pivot_messages += 1
         else:
             self.messages += 1
         self.nbytes += int(exchange.nbytes[message])
+
+    def _say(self, rank: int, tag: int, message: int) -> None:
+        """Send word about the tile of a message."""
+        word = np.array([message], np.int64)
+        self._going.append(self._control.Isend(word, rank, tag))
+        self._sending.append(word)
+        self._said[rank] += 1
 
     def _post(self) -> bool:
         """Prepare for tiles that are next to come, as far as memory goes."""
@@ -354,8 +378,14 @@ class Traffic:
             if keys[slot] in coming and slot not in self._passed_on:
                 comm.Recv(room(self._strips.tile(slot).array), *keys[slot])
         for source, said in enumerate(comm.alltoall(self._said)):
-            for _ in range(said - self._heard[source]):
-                self._control.Recv(self._word, source, READY)
+            while self._heard[source] < said:
+                # some of what was said may be that it failed
+                self._control.Probe(source, self._mpi.ANY_TAG, self._status)
+                if self._status.tag == FAILED:
+                    self._control.recv(source=source, tag=FAILED)
+                else:
+                    self._control.Recv(self._word, source, self._status.tag)
+                    self._heard[source] += 1
         self._mpi.Request.Waitall(self._going)
         for request in self._words:
             request.wait()

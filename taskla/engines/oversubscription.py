@@ -1,10 +1,12 @@
-"""More workers than cores on a machine: they would take turns, so it is said."""
+"""Ranks that share the cores of a machine: how many workers each has, and more than fit."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskla.engines.cores import cores
@@ -12,7 +14,7 @@ from taskla.engines.cores import cores
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm
 
-__all__ = ["Share", "complaint", "warn"]
+__all__ = ["Share", "complaint", "fair", "usual", "warn"]
 
 
 class Share(NamedTuple):
@@ -32,6 +34,37 @@ class Share(NamedTuple):
     cores: int
 
 
+def usual(here: Comm) -> int:
+    """Return how many workers this rank has when nobody says.
+
+    Each core counts for as much as is left for each of the ranks on this machine that may use it:
+    the ranks share the cores that they have in common, and one that is bound has its own.
+
+    Parameters
+    ----------
+    here : mpi4py.MPI.Comm
+        The ranks on this machine; all of them call this.
+    """
+    shares = here.allgather(_mine(0))
+    return fair(shares, here.rank)
+
+
+def fair(shares: Sequence[Share], rank: int) -> int:
+    """Return the workers of one of the ranks on a machine, at least 1."""
+    mine = shares[rank]
+    if mine.cores < len(mine.affinity) or not mine.affinity:
+        # time is limited, not places
+        return max(1, mine.cores // len(shares))
+    users = Counter(core for share in shares for core in share.affinity)
+    # a sum of thirds may come out below 1
+    return max(1, int(sum(Fraction(1, users[core]) for core in mine.affinity)))
+
+
+def _mine(workers: int) -> Share:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return Share(workers, frozenset(affinity(0) if affinity else ()), cores())
+
+
 def warn(here: Comm, workers: int) -> None:
     """Warn, on the first rank of a machine, of more workers than cores there.
 
@@ -42,9 +75,7 @@ def warn(here: Comm, workers: int) -> None:
     workers : int
         Of this rank.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    mine = Share(workers, frozenset(affinity(0) if affinity else ()), cores())
-    shares = here.allgather(mine)
+    shares = here.allgather(_mine(workers))
     if here.rank == 0 and (text := complaint(shares)):
         # the line that asks for the engine: by name, as all do
         warnings.warn(text, RuntimeWarning, stacklevel=4)
