@@ -11,15 +11,14 @@ LAPACK dlaswp; ScaLAPACK pdlaswp, which does the same row by row.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from taskla.graph import Grid, Kind
+from taskla.graph import Kind
 from taskla.operations import Access
-from taskla.placement import NO_HOME, Placed
-from taskla.rewriting import AFTER, BEFORE, INSTEAD, Insertion, rewrite
+from taskla.placement import NO_HOME, Draft, Placed
+from taskla.rewriting import AFTER, BEFORE, INSTEAD, Insertion
 
 __all__ = ["interchanges"]
 
@@ -28,36 +27,23 @@ Tiles = tuple[int, ...]
 
 def interchanges(program: Placed) -> Placed:
     """Return a program in which no panel and no interchange writes tiles of several ranks."""
-    graph, owner, rank, pivoting = program
-    column = _Columns(program)
-    for task in _shared(program):
-        operation = graph.operations[graph.kind[task]]
-        if operation == "getrf":
-            column.panel(task)
-        elif operation == "laswp":
-            column.interchange(task)
-    if not column.inserted:
+    shared = _shared(program)
+    if not shared:
         return program
-    made, origin = rewrite(
-        graph, column.grids, column.tiles, graph.modes, column.inserted, column.dropped
-    )
-    return Placed(
-        made,
-        np.concatenate([owner, np.full(made.tile_count - owner.size, NO_HOME)]),
-        np.concatenate([rank, np.array(column.ranks, dtype=np.int64)])[origin],
-        np.concatenate([pivoting, np.ones(len(column.inserted), np.bool_)])[origin],
-    )
+    column = _Columns(program)
+    for task in shared:
+        column.take_apart(task)
+    return column.draft.done(program.graph.modes, pivoting=True)
 
 
 def _shared(program: Placed) -> list[int]:
-    """The tasks that write tiles of another rank, in order."""
+    """The panels and interchanges that write tiles of another rank, in order."""
     graph, owner, rank, _ = program
+    here = [n for n, name in enumerate(graph.operations) if name in ("getrf", "laswp")]
     task = graph.task_of_access
     away = (owner[graph.tiles] != rank[task]) & (owner[graph.tiles] != NO_HOME)
-    # contributions are another matter: see taskla.partial_sums
-    written = (graph.modes == Access.W) | (graph.modes == Access.RW)
-    found: list[int] = np.unique(task[away & written]).tolist()
-    return found
+    found = np.unique(task[away & (graph.modes != Access.R)])
+    return [int(task) for task in found if graph.kind[task] in here]
 
 
 class _Columns:
@@ -65,37 +51,38 @@ class _Columns:
 
     def __init__(self, program: Placed) -> None:
         self._graph, self._owner, self._rank, _ = program
-        self.grids = list(program.graph.grids)
-        self.tiles = program.graph.tiles.copy()
-        self.inserted: list[Insertion] = []
-        self.ranks: list[int] = []
-        self.dropped: list[int] = []
-        self._scratch: dict[tuple[int, str], Grid] = {}
+        self.draft = Draft(program)
 
-    def panel(self, task: int) -> None:
+    def take_apart(self, task: int) -> None:
+        """Put tasks of single ranks around a panel, or in the place of an interchange."""
+        if self._graph.operations[self._graph.kind[task]] == "getrf":
+            self._panel(task)
+        else:
+            self._interchange(task)
+
+    def _panel(self, task: int) -> None:
         """Copy the tiles of other ranks to where a panel is factored, and back."""
         begin, end = self._graph.indptr[task : task + 2].tolist()
         rank = int(self._rank[task])
         for access in range(begin, end):
-            tile = int(self.tiles[access])
+            tile = int(self._graph.tiles[access])
             home = int(self._owner[tile])
             if home in (rank, NO_HOME):
                 continue
-            copied = self._number(tile, "panel")
-            self.tiles[access] = copied
+            copied = self.draft.tiles[access] = self.draft.scratch(tile, "-panel")
             copy = Kind("lacpy", ("G", "N"), self._graph.grid_of(tile).dtype)
-            self._insert(Insertion(task, BEFORE, copy, ((tile,), (copied,))), rank)
-            self._insert(Insertion(task, AFTER, copy, ((copied,), (tile,))), home)
+            self.draft.insert(Insertion(task, BEFORE, copy, ((tile,), (copied,))), rank)
+            self.draft.insert(Insertion(task, AFTER, copy, ((copied,), (tile,))), home)
 
-    def interchange(self, task: int) -> None:
+    def _interchange(self, task: int) -> None:
         """Interchange rows, one panel's pivots after the other's."""
         graph = self._graph
         begin, end = graph.indptr[task : task + 2].tolist()
-        operand, tiles = graph.operand[begin:end], self.tiles[begin:end]
+        operand, tiles = graph.operand[begin:end], graph.tiles[begin:end]
         pivots, column = tiles[operand == 0].tolist(), tiles[operand == 1].tolist()
         kind = graph.kinds[graph.kind[task]]
         _, forward = kind.params
-        self.dropped.append(task)
+        self.draft.dropped.append(task)
         steps = range(len(pivots))
         for k in steps if forward else reversed(steps):
             self._step(task, (pivots[k],), column[k:], forward, kind.dtype)
@@ -112,17 +99,21 @@ class _Columns:
         for tile in column:
             home = int(self._owner[tile])
             own[home] = (*own.get(home, ()), tile)
+        if len(own) == 1:
+            whole = Kind("laswp", (first[top], forward), dtype)
+            self.draft.insert(Insertion(task, INSTEAD, whole, (pivots, tuple(column))), root)
+            return
         common = first[top], grid.nb, forward
         head = (first[top],)
 
         def add(operation: str, params: tuple[object, ...], rank: int, *operands: Tiles) -> None:
             kind = Kind(operation, (*common, *params), dtype)
-            self._insert(Insertion(task, INSTEAD, kind, (pivots, *operands)), rank)
+            self.draft.insert(Insertion(task, INSTEAD, kind, (pivots, *operands)), rank)
 
         rows = {rank: tuple(first[tile] for tile in tiles) for rank, tiles in own.items()}
         others = list(own)[1:]
-        up = {rank: (self._number(top, f"up{n}"),) for n, rank in enumerate(others)}
-        down = {rank: (self._number(top, f"down{n}"),) for n, rank in enumerate(others)}
+        up = {rank: (self.draft.scratch(top, f"-up{n}"),) for n, rank in enumerate(others)}
+        down = {rank: (self.draft.scratch(top, f"-down{n}"),) for n, rank in enumerate(others)}
         for rank in others:
             add("laswp_take", (rows[rank], head), rank, own[rank], up[rank])
             add("laswp_take", (head, rows[rank]), root, (top,), down[rank])
@@ -130,17 +121,3 @@ class _Columns:
         for rank in others:
             add("laswp_put", (head, rows[rank]), root, up[rank], (top,))
             add("laswp_put", (rows[rank], head), rank, down[rank], own[rank])
-
-    def _number(self, tile: int, what: str) -> int:
-        """The number of a scratch tile that goes with a tile."""
-        grid = self._graph.grid_of(tile)
-        key = grid.base, what
-        if key not in self._scratch:
-            base, name = self.grids[-1].end, f"{grid.name}-{what}"
-            self._scratch[key] = replace(grid, name=name, base=base, scratch=True)
-            self.grids.append(self._scratch[key])
-        return tile - grid.base + self._scratch[key].base
-
-    def _insert(self, task: Insertion, rank: int) -> None:
-        self.inserted.append(task)
-        self.ranks.append(rank)

@@ -7,15 +7,13 @@ tile itself, always in the same order, so that every run gives the same bits.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from taskla import dependencies
-from taskla.graph import Grid, Kind
+from taskla.graph import Kind
 from taskla.operations import Access
-from taskla.placement import NO_HOME, Placed
-from taskla.rewriting import AFTER, BEFORE, Insertion, rewrite
+from taskla.placement import NO_HOME, Draft, Placed
+from taskla.rewriting import AFTER, BEFORE, Insertion
 
 __all__ = ["partial_sums"]
 
@@ -31,12 +29,11 @@ def partial_sums(program: Placed) -> Placed:
     ValueError
         When a task adds to a tile without an owner, or uses a tile that it adds to otherwise, too.
     """
-    graph, owner, rank, pivoting = program
+    graph, owner, rank, _ = program
     if not (graph.modes == Access.REDUX).any():
         return program
     found = dependencies.phases(graph.tiles, graph.modes)
     task = graph.task_of_access
-    tiles = graph.tiles.copy()
     sums = _Sums(program)
     for phase in np.flatnonzero(graph.modes[found.access[found.start[:-1]]] == Access.REDUX):
         end = int(found.start[phase + 1])
@@ -53,62 +50,43 @@ def partial_sums(program: Placed) -> Placed:
             raise ValueError(f"{graph.label(int(task[run[0]]))} adds to a tile that no rank owns")
         for one in others:
             mine = run[makers == one]
-            tiles[mine] = sums.begin(tile, one, int(task[mine[0]]))
+            sums.draft.tiles[mine] = sums.begin(tile, one, int(task[mine[0]]))
         sums.meet(tile, others, int(task[run[-1]]))
     modes = np.where(graph.modes == Access.REDUX, np.uint8(Access.RW), graph.modes)
-    made, origin = rewrite(graph, sums.grids, tiles, modes, sums.inserted)
-    return Placed(
-        made,
-        np.concatenate([owner, np.full(made.tile_count - owner.size, NO_HOME)]),
-        np.concatenate([rank, np.array(sums.ranks, dtype=np.int64)])[origin],
-        np.concatenate([pivoting, np.zeros(len(sums.inserted), np.bool_)])[origin],
-    )
+    return sums.draft.done(modes, pivoting=False)
 
 
 class _Sums:
     """Tiles for partial sums, and the tasks that clear and add them."""
 
     def __init__(self, program: Placed) -> None:
-        self._graph = program.graph
-        self._owner = program.owner
-        self.grids = list(program.graph.grids)
-        self.inserted: list[Insertion] = []
-        self.ranks: list[int] = []
-        self._scratch: dict[tuple[int, int], Grid] = {}
+        self._graph, self._owner = program.graph, program.owner
+        self.draft = Draft(program)
         self._used: set[int] = set()
 
     def begin(self, tile: int, rank: int, first: int) -> int:
         """The number of the partial sum of a tile on a rank, zero before its task `first`."""
-        grid = self._graph.grid_of(tile)
-        key = grid.base, rank
-        if key not in self._scratch:
-            base = self.grids[-1].end
-            name = f"{grid.name}+{rank}"
-            self._scratch[key] = replace(grid, name=name, base=base, scratch=True)
-            self.grids.append(self._scratch[key])
-        number = tile - grid.base + self._scratch[key].base
+        number = self._number(tile, rank)
         # scratch is zero when it is used first
         if number in self._used:
-            zero = Kind("laset", ("G", 0.0, 0.0), grid.dtype)
-            self._insert(Insertion(first, BEFORE, zero, ((number,),)), rank)
+            zero = Kind("laset", ("G", 0.0, 0.0), self._graph.grid_of(tile).dtype)
+            self.draft.insert(Insertion(first, BEFORE, zero, ((number,),)), rank)
         self._used.add(number)
         return number
 
     def meet(self, tile: int, others: list[int], last: int) -> None:
         """Add the partial sums of some ranks to a tile, after the task `last`."""
-        grid = self._graph.grid_of(tile)
-        add = Kind("geadd", ("N", 1.0, 1.0), grid.dtype)
+        add = Kind("geadd", ("N", 1.0, 1.0), self._graph.grid_of(tile).dtype)
         root = int(self._owner[tile])
-        at = [(root, tile)]
-        at += [(r, tile - grid.base + self._scratch[grid.base, r].base) for r in others]
+        at = [(root, tile), *((rank, self._number(tile, rank)) for rank in others)]
         distance = 1
         while distance < len(at):
             for left in range(0, len(at) - distance, 2 * distance):
                 right = left + distance
                 rank, number = at[left] if len(others) >= _TREE else at[0]
-                self._insert(Insertion(last, AFTER, add, ((at[right][1],), (number,))), rank)
+                task = Insertion(last, AFTER, add, ((at[right][1],), (number,)))
+                self.draft.insert(task, rank)
             distance *= 2
 
-    def _insert(self, task: Insertion, rank: int) -> None:
-        self.inserted.append(task)
-        self.ranks.append(rank)
+    def _number(self, tile: int, rank: int) -> int:
+        return self.draft.scratch(tile, f"+{rank}")

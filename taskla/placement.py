@@ -7,16 +7,18 @@ program names; under a 2.5D distribution contributions of step k are made on the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
-from taskla.graph import TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
+from taskla.rewriting import Insertion, rewrite
 
-__all__ = ["NO_HOME", "Placed", "owners", "place"]
+__all__ = ["NO_HOME", "Draft", "Placed", "owners", "place"]
 
 #: Owner of tiles that each rank has an instance of: scratch, and what is everywhere.
 NO_HOME = -1
@@ -42,6 +44,58 @@ class Placed(NamedTuple):
     owner: Int64
     rank: Int64
     pivoting: NDArray[np.bool_]
+
+
+class Draft:
+    """A program that is being rewritten: scratch tiles are added, and tasks on ranks put in.
+
+    Parameters
+    ----------
+    program : Placed
+
+    Attributes
+    ----------
+    tiles : (a,) int32 array
+        In place of the graph's, to be changed.
+    dropped : list of int
+        Tasks to be taken out.
+    """
+
+    def __init__(self, program: Placed) -> None:
+        self._program = program
+        self.tiles = program.graph.tiles.copy()
+        self.dropped: list[int] = []
+        self._grids = list(program.graph.grids)
+        self._scratch: dict[tuple[int, str], Grid] = {}
+        self._inserted: list[Insertion] = []
+        self._ranks: list[int] = []
+
+    def scratch(self, tile: int, what: str) -> int:
+        """Return the number of the scratch tile of a name that goes with a tile."""
+        grid = self._program.graph.grid_of(tile)
+        key = grid.base, what
+        if key not in self._scratch:
+            base = self._grids[-1].end
+            self._scratch[key] = replace(grid, name=f"{grid.name}{what}", base=base, scratch=True)
+            self._grids.append(self._scratch[key])
+        return tile - grid.base + self._scratch[key].base
+
+    def insert(self, task: Insertion, rank: int) -> None:
+        """Put in a task that runs on a rank."""
+        self._inserted.append(task)
+        self._ranks.append(rank)
+
+    def done(self, modes: NDArray[np.uint8], pivoting: bool) -> Placed:
+        """Return the program as it is now; `pivoting` is said of the tasks that were put in."""
+        graph, owner, rank, apart = self._program
+        made, origin = rewrite(graph, self._grids, self.tiles, modes, self._inserted, self.dropped)
+        added = made.tile_count - owner.size
+        return Placed(
+            made,
+            np.concatenate([owner, np.full(added, NO_HOME)]),
+            np.concatenate([rank, np.array(self._ranks, dtype=np.int64)])[origin],
+            np.concatenate([apart, np.full(len(self._ranks), pivoting)])[origin],
+        )
 
 
 def place(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Placed:

@@ -22,7 +22,7 @@ from taskla.routines import ROUTINES, Operand, Problem, problem, refuse_too_many
 from taskla.tile import Tile
 from taskla.volume import Volumes
 
-__all__ = ["PLANNED", "Row", "graphs", "plan"]
+__all__ = ["PLANNED", "Row", "chosen_maps", "graphs", "operand_maps", "plan"]
 
 #: The routines that can be planned: a norm is summed outside of its graph.
 PLANNED = tuple(name for name in ROUTINES if not name.startswith("lan"))
@@ -145,7 +145,7 @@ def plan(
     """
     if op in ROUTINES and op not in PLANNED:
         raise ValueError(f"{op} cannot be planned; there are {', '.join(PLANNED)}")
-    maps = _maps(dist, ranks, grid, slices, sliced=op == "potrf")
+    maps = chosen_maps(dist, ranks, grid, slices, sliced=op == "potrf")
     ranks = max(map_.ranks for map_ in maps)
     p = problem(op, n, nb, dtype, workers=ranks, **options)
     refuse_too_many_tasks(p)
@@ -183,7 +183,7 @@ class _Counter:
 
     def row(self, map_: Distribution) -> Row:
         """Count under one distribution."""
-        others = _others(self._problem, map_)
+        others = operand_maps(self._problem, map_)
         volumes = [count.under(map_, others) for count in self._counts]
         # the parts of one routine work on the same matrices
         flops = np.sum([volume.flops for volume in volumes], axis=0)
@@ -204,8 +204,15 @@ class _Counter:
         )
 
 
-def _others(p: Problem, map_: Distribution) -> dict[str, Distribution]:
-    """Return the distributions of matrices that have another one than A."""
+def operand_maps(p: Problem, map_: Distribution) -> dict[str, Distribution]:
+    """Return the distributions of operands, by name, that have another one than A.
+
+    Parameters
+    ----------
+    p : Problem
+    map_ : Distribution
+        Of A.
+    """
     diagonal = "stationary" in p.routine.options and p.op != "gemm" and p.stationary == "A"
     found = {}
     for operand in p.operands[1:]:
@@ -224,13 +231,27 @@ def _on_diagonal(map_: Distribution, along: int, *indices: Any) -> Any:
     return map_(indices[along], indices[along])
 
 
-def _maps(
+def chosen_maps(
     dist: str | Distribution | Sequence[str | Distribution],
     ranks: int | None,
     grid: tuple[int, int] | None,
     slices: int | None,
     sliced: bool,
 ) -> list[Distribution]:
+    """Return the distributions that `plan` counts under.
+
+    Parameters
+    ----------
+    dist, ranks, grid, slices
+        As for `plan`.
+    sliced : bool
+        Whether 2.5D distributions serve.
+
+    Raises
+    ------
+    ValueError
+        As for `plan`.
+    """
     chosen = [dist] if isinstance(dist, str | Distribution) else list(dist)
     if not chosen:
         raise ValueError("dist is empty; it must name at least one distribution")

@@ -164,6 +164,7 @@ def shared() -> None:
             factor = A.to_array()
             np.testing.assert_allclose(factor @ factor.T, a, atol=1e-9)
         sent = engine.bytes_sent  # type: ignore[attr-defined]
+        assert engine.peak_received == 0  # type: ignore[attr-defined]
         del A
         # potri overwrites what it has sent: those tiles travel
         B = tla.TiledMatrix.random((61, 61), nb=8, kind="spd", uplo="lower")
@@ -171,11 +172,13 @@ def shared() -> None:
         travelled.clear()
         tla.potri(B)
         some = sum(1 for nbytes in travelled if nbytes)
+        received = COMM.allreduce(engine.peak_received)  # type: ignore[attr-defined]
         del B
     left = len(os.listdir("/proc/self/fd")) - len(files)
     report(
         in_place=all(COMM.allgather(in_place)),
         travelled=COMM.allreduce(some) > 0,
+        received=0 < received <= 8 * 61 * 61 * COMM.size,
         bytes_sent=COMM.allreduce(sent) > 0,
         # MPI has some of its own
         files=max(COMM.allgather(left)) < 20,

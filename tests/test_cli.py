@@ -145,7 +145,7 @@ def test_python_m_taskla_is_the_command() -> None:
         ("plan portf -n 10", 2, "no operation 'portf'; did you mean potrf?"),
         ("plan potrf -n 10 --grid 2by2", 2, "'2by2' is not a grid PxQ, such as 2x3"),
         ("plan potrf -n 10 --ranks 0", 2, "0 is not allowed; it must be at least 1"),
-        ("plan getrf -n 10 --ranks 4 --pivot partial", 2, "those messages depend on the data"),
+        ("plan lange -n 10", 2, "lange cannot be planned; there are potrf"),
         ("solve nowhere.npy b.npy -o x.npy", 2, "nowhere.npy"),
     ],
 )
@@ -352,13 +352,19 @@ def test_plan_prints_the_rows_of_plan() -> None:
 
 
 def test_plan_compares_all_distributions_by_default() -> None:
-    found = rows("plan", "getrf", "-n", "1200", "--nb", "100", "--grid", "2x3")
+    line = "plan getrf -n 1200 --nb 100 --grid 2x3"
+    found = rows(*line.split(), "--pivot", "none")
     by_name = {row["dist"]: row for row in found}
     # those that exist for 6 ranks, but for the 2.5D ones
     assert set(by_name) == {"2dbc", "row", "col", "sbc", "g2dbc", "gcrm", "tbc"}
     assert by_name["2dbc"]["messages"] == 229
     assert by_name["sbc"]["messages"] > 229
-    assert {row["pivot"] for row in found} == {"none"}
+    assert {row["pivot_messages"] for row in found} == {0}
+    (pivoting,) = rows(
+        "plan", "getrf", "-n", "1200", "--nb", "100", "--grid", "2x3", "--dist", "2dbc"
+    )
+    assert pivoting["pivot"] == "partial"
+    assert pivoting["pivot_messages"] > 0
 
 
 def test_plan_passes_all_options_on() -> None:

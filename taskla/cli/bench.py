@@ -284,11 +284,11 @@ def _combinations(
 ) -> Iterator[tuple[Problem, ThreadsEngine | MPIEngine, Distribution]]:
     from taskla.cli.engine import choose
     from taskla.cli.placing import refuse_too_large
-    from taskla.plan import _maps
+    from taskla.plan import chosen_maps
     from taskla.routines import problem, refuse_too_many_tasks
 
     count = 1 if ranks is None else ranks.ranks
-    maps = _maps(dist, count, grid, slices, sliced=op == "potrf")
+    maps = chosen_maps(dist, count, grid, slices, sliced=op == "potrf")
     saved = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
     runs = {
         (threads, name): choose(engine, workers=threads, policy=name, **saved)

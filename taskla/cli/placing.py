@@ -11,7 +11,7 @@ from taskla.distributions import Distribution
 from taskla.engines import Engine
 from taskla.machine import memory
 from taskla.matrix_layout import Layout
-from taskla.plan import PLANNED, _others, plan
+from taskla.plan import PLANNED, operand_maps, plan
 from taskla.routines import Problem
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["maps", "refuse_too_large"]
 
 def maps(p: Problem, map_: Distribution) -> dict[str, Distribution]:
     """Return the distribution of each operand, by name: those that `taskla.plan` counts with."""
-    return {operand.name: map_ for operand in p.operands} | _others(p, map_)
+    return {operand.name: map_ for operand in p.operands} | operand_maps(p, map_)
 
 
 def refuse_too_large(p: Problem, map_: Distribution, engine: Engine, ranks: Ranks) -> None:

@@ -15,9 +15,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-from numpy.typing import NDArray
-
 from taskla import distributions, schedulers
 from taskla.distributions import Distribution
 from taskla.engines import oversubscription
@@ -31,7 +28,7 @@ from taskla.engines.mpi_memory import SharedMemory
 from taskla.engines.mpi_traffic import Traffic
 from taskla.engines.threads import FUSE, ThreadsEngine, at_least_one
 from taskla.exchange import Exchange, Part, across_ranks
-from taskla.graph import TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.matrix_place import HERE, Place
 from taskla.schedulers import Policy
 
@@ -90,7 +87,9 @@ class MPIEngine(Engine):
     rank, ranks : int
     messages, pivot_messages, bytes_sent : int
         What this rank has sent so far. Messages for the interchanges of rows of LU are counted
-        apart; bytes are those of all.
+        apart; bytes are those of all, also of tiles that are read in place.
+    peak_received : int
+        The most bytes of received tiles that this rank has held at once, beside its own tiles.
 
     Raises
     ------
@@ -132,7 +131,7 @@ class MPIEngine(Engine):
         self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
         self.window = WINDOW if window is None else at_least_one("window", window)
         self.distribution = distributions.get(distribution, self.ranks)
-        self.messages = self.pivot_messages = self.bytes_sent = 0
+        self.messages = self.pivot_messages = self.bytes_sent = self.peak_received = 0
         self._memory = SharedMemory(self._comm, self._collectives.wait) if shared_memory else None
         self._plans: WeakKeyDictionary[TaskGraph, dict[Any, tuple[Exchange, Part]]] = (
             WeakKeyDictionary()
@@ -199,24 +198,14 @@ class MPIEngine(Engine):
         submitted = perf_counter()
         exchange, part = self._plan(graph, matrices)
         execution = Execution(part.graph, matrices, part.held)
-        grids = [grid for grid in graph.grids if not grid.scratch]
-        rowwise = {
-            grid.name
-            for grid, matrix in zip(grids, matrices, strict=True)
-            if getattr(matrix, "uplo", None) == "upper"
-        }
-        neighbours = None
-        if self._memory is not None:
-            neighbours = self._memory.neighbours(exchange, grids, matrices)
-        traffic = Traffic(
-            self._comm, self._control, exchange, part, execution, rowwise, self.window, neighbours
-        )
-        workers = min(self.workers, part.graph.n)
-        policy = copy.copy(self.policy)
+        given = _matrices_by_grid(graph, matrices)
+        traffic = self._traffic(exchange, part, execution, given)
         recording = None
         if self.journal is not None and exchange.graph.n:
             recording = self.journal.start(part, traffic, submitted)
+        workers = min(self.workers, part.graph.n)
         run = execution if recording else traffic.observed(execution)
+        policy = copy.copy(self.policy)
         job = GraphRun(part.graph, run, policy, workers, recording, traffic.awaited())
         error: BaseException | None = None
         try:
@@ -227,44 +216,33 @@ class MPIEngine(Engine):
         self.messages += traffic.messages
         self.pivot_messages += traffic.pivot_messages
         self.bytes_sent += traffic.nbytes
+        self.peak_received = max(self.peak_received, traffic.most_held)
         failure = self._collectives.cause(error, traffic.failed_elsewhere, traffic.clear)
         if self.journal is not None and recording is not None:
             maps = [getattr(matrix, "distribution", None) for matrix in matrices]
             names = dict.fromkeys(map_.name for map_ in maps if map_ is not None)
-            self.journal.collect(
-                recording,
-                exchange,
-                self.fuse,
-                failure,
-                engine=self.name,
-                policy=self.policy.name,
-                workers=self.workers,
-                distribution=", ".join(names),
-            )
+            about = {"policy": self.policy.name, "distribution": ", ".join(names)}
+            about |= {"engine": self.name, "workers": self.workers}
+            self.journal.collect(recording, exchange, self.fuse, failure, **about)
         if failure is not None:
             raise failure
-        for grid, matrix in zip(grids, matrices, strict=True):
+        for grid, matrix in given.items():
             if grid.everywhere:
-                self._spread(exchange.last_writers(grid), matrix)
+                self._collectives.spread(exchange.last_writers(grid), matrix)
 
-    def _spread(self, writers: dict[tuple[int, int], int], matrix: TileSource) -> None:
-        """Bring tiles that each rank has an instance of from those that wrote them to all ranks."""
-        parts: list[list[NDArray[Any]]] = [[] for _ in range(self.ranks)]
-        for (i, j), rank in sorted(writers.items()):
-            parts[rank].append(matrix.tile(i, j).array)
-        if not writers:
-            return
-        dtype = next(array.dtype for arrays in parts for array in arrays)
-        mine = [array.ravel() for array in parts[self.rank]]
-        sizes = [sum(array.size for array in arrays) for arrays in parts]
-        everything = np.empty(sum(sizes), dtype)
-        sent = np.concatenate(mine) if mine else np.empty(0, dtype)
-        self._collectives.wait(self._comm.Iallgatherv(sent, (everything, sizes)))
-        at = 0
-        for arrays in parts:
-            for array in arrays:
-                array[...] = everything[at : at + array.size].reshape(array.shape)
-                at += array.size
+    def _traffic(
+        self, exchange: Exchange, part: Part, execution: Execution, given: dict[Grid, TileSource]
+    ) -> Traffic:
+        """Prepare for the messages of a run."""
+        rowwise = {
+            grid.name for grid, matrix in given.items() if getattr(matrix, "uplo", None) == "upper"
+        }
+        neighbours = None
+        if self._memory is not None:
+            neighbours = self._memory.neighbours(exchange, given)
+        return Traffic(
+            self._comm, self._control, exchange, part, execution, rowwise, self.window, neighbours
+        )
 
     def prepare(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> TaskGraph:
         """Return what this rank runs of a graph; what is derived for it is kept for `run`."""
@@ -276,10 +254,7 @@ class MPIEngine(Engine):
         """Derive the messages and this rank's part; kept, as programs are run many times."""
         if is_worker():
             raise RuntimeError("a task cannot run a graph on all ranks: the others know nothing")
-        # what is wrong with them is for the execution to say
-        given = dict(
-            zip([grid for grid in graph.grids if not grid.scratch], matrices, strict=False)
-        )
+        given = _matrices_by_grid(graph, matrices)
         maps = [
             None if grid.scratch or grid.everywhere else _distribution(grid.name, given.get(grid))
             for grid in graph.grids
@@ -348,6 +323,11 @@ def _mpi() -> Any:
             "the engine 'mpi' needs mpi4py and an MPI: pip install 'taskla[mpi]'"
         ) from error
     return MPI
+
+
+def _matrices_by_grid(graph: TaskGraph, matrices: Sequence[TileSource]) -> dict[Grid, TileSource]:
+    # that there are more or less of them is for the execution to say
+    return dict(zip([grid for grid in graph.grids if not grid.scratch], matrices, strict=False))
 
 
 def _distribution(name: str, matrix: Any) -> Distribution:

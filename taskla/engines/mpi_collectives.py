@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from time import sleep
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import errors
+from taskla.engines.base import TileSource
 from taskla.matrix_place import Put
 from taskla.matrix_tiles import StoredTiles
 
@@ -195,6 +196,31 @@ class MPICollectives:
                 requests.append(self._comm.Irecv(incoming[begin:end], owner))
             begin = end
         return requests
+
+    def spread(self, writers: Mapping[tuple[int, int], int], matrix: TileSource) -> None:
+        """Bring tiles of which each rank has an instance from those that wrote them to all ranks.
+
+        Parameters
+        ----------
+        writers : mapping of (int, int) to int
+            The rank that wrote each tile, the same on all ranks.
+        matrix : TileSource
+            All of its tiles have one data type.
+        """
+        if not writers:
+            return
+        parts: list[list[NDArray[Any]]] = [[] for _ in range(self._comm.size)]
+        for (i, j), rank in sorted(writers.items()):
+            parts[rank].append(matrix.tile(i, j).array)
+        mine = [array.ravel() for array in parts[self._comm.rank]]
+        sizes = [sum(array.size for array in arrays) for arrays in parts]
+        everything = np.empty(sum(sizes), next(a.dtype for arrays in parts for a in arrays))
+        sent = np.concatenate(mine) if mine else everything[:0]
+        self.wait(self._comm.Iallgatherv(sent, (everything, sizes)))
+        at = 0
+        for array in (array for arrays in parts for array in arrays):
+            array[...] = everything[at : at + array.size].reshape(array.shape)
+            at += array.size
 
     def redistribute(self, source: StoredTiles, target: StoredTiles) -> None:
         """Copy the tiles of a matrix to another of the same layout and dtype.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -101,7 +101,15 @@ class SharedMemory:
     @property
     def allocate(self) -> Callable[[int], Bytes] | None:
         """``allocate(size)`` returns a new block of bytes, all zero; None where none is shared."""
-        return self._make if (self.machines == self.machines[self._comm.rank]).sum() > 1 else None
+        together = self.machines == self.machines[self._comm.rank]
+        return self._allocate if together.sum() > 1 else None
+
+    def _allocate(self, size: int) -> Bytes:
+        try:
+            return self._make(size)
+        except OSError:
+            # too many files are open, say: tiles of this block travel
+            return np.zeros(size, np.uint8)
 
     def _make(self, size: int) -> Bytes:
         file = os.memfd_create("taskla")
@@ -129,32 +137,28 @@ class SharedMemory:
                 return block
         return _NOTHING
 
-    def neighbours(
-        self, exchange: Exchange, grids: Sequence[Grid], matrices: Sequence[Any]
-    ) -> Neighbours | None:
+    def neighbours(self, exchange: Exchange, given: Mapping[Grid, Any]) -> Neighbours | None:
         """Return where this rank finds tiles of others; all ranks call it, for the same matrices.
 
         Parameters
         ----------
         exchange : Exchange
-        grids : sequence of Grid
-            Those of the matrices.
-        matrices : sequence
+        given : mapping of Grid to matrix
         """
         if np.unique(self.machines).size == self._comm.size:
             return None
-        mine = np.full((len(grids), len(_NOTHING)), -1, dtype=np.int64)
-        for number, (grid, matrix) in enumerate(zip(grids, matrices, strict=True)):
-            if not grid.everywhere:
+        mine = np.full((len(given), len(_NOTHING)), -1, dtype=np.int64)
+        for number, matrix in enumerate(given.values()):
+            if isinstance(matrix, StoredTiles):
                 mine[number] = self._block_of(matrix)
         everyones = np.empty((self._comm.size, *mine.shape), np.int64)
         self._wait(self._comm.Iallgather(mine, everyones))
         blocks = {
             grid.base: [_Block(*row) for row in everyones[:, number].tolist()]
-            for number, grid in enumerate(grids)
+            for number, grid in enumerate(given)
         }
-        stores = {grid.base: matrix for grid, matrix in zip(grids, matrices, strict=True)}
-        return Neighbours(exchange, self.machines, blocks, stores)
+        matrices = {grid.base: matrix for grid, matrix in given.items()}
+        return Neighbours(exchange, self.machines, blocks, matrices)
 
     def _block_of(self, matrix: StoredTiles) -> _Block:
         own = matrix.own_tiles()

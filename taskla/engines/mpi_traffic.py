@@ -62,6 +62,8 @@ class Traffic:
     ----------
     messages, pivot_messages, nbytes : int
         Sent so far; those for the interchanges of rows are counted apart, their bytes are not.
+    most_held : int
+        The most bytes of received tiles that were held at once.
     """
 
     def __init__(
@@ -80,27 +82,35 @@ class Traffic:
         self._mpi = MPI
         self._comm, self._control = comm, control
         self._exchange, self._part, self._execution = exchange, part, execution
-        self._window = window
-        self._over = threading.Event()
-        self._event = threading.Event()
-        self._done = bytearray(part.graph.n)
-        self._finished: deque[int] = deque()
-        self._earliest = 0
-        self._held = 0
-        self._posted = 0  # of the messages that bring tiles, so many in order
-        self._uses = [tasks.size for tasks in part.waiting]
-        self._scratch = set(part.held)
-        self._sizes: dict[int, int] = {}  # bytes of each slot that is held
-        self._slots_of: dict[int, list[int]] = {}
-        for slot, tasks in enumerate(part.waiting):
-            for task in tasks.tolist():
-                self._slots_of.setdefault(task, []).append(slot)
-        self._notable = self._slots_of.keys() | part.sent.keys()
-        # versions that a later task overwrites: they are copied before that can begin
-        self._neighbours = neighbours
+        self._neighbours, self._window = neighbours, window
         self._in_place = (
             np.zeros(exchange.tile.size, np.bool_) if neighbours is None else neighbours.in_place
         )
+        self.messages = self.pivot_messages = self.nbytes = 0
+        self.failed_elsewhere = False
+        # messages and when they were handed to MPI or were there, where a run is recorded
+        self.departed: list[tuple[int, float]] | None = None
+        self.arrived: list[tuple[int, float]] | None = None
+        # what workers leave for this thread
+        self._event = threading.Event()
+        self._finished: deque[int] = deque()
+        self._done = bytearray(part.graph.n)
+        self._earliest = 0
+        # words of other ranks, about tiles and failures, and to them
+        self._status, self._word = MPI.Status(), np.empty(1, np.int64)
+        self._heard, self._said = [0] * comm.size, [0] * comm.size
+        self._failures: list[Request] = []
+        self._prepare_sending()
+        self._prepare_receiving(rowwise)
+
+    def _prepare_sending(self) -> None:
+        exchange, part = self._exchange, self._part
+        # requests, and what belongs to each: one call of MPI tests them all
+        self._going: list[Request] = []
+        self._sending: list[NDArray[Any]] = []
+        self.sent: dict[int, list[int]] = {}  # target -> tags
+        self._scratch = set(part.held)
+        # versions that a later task overwrites: they are copied before that can begin
         passing = {
             task: [m for m in messages if not (exchange.last[m] or self._in_place[m])]
             for task, messages in part.sent.items()
@@ -109,35 +119,34 @@ class Traffic:
         self._copies: dict[int, NDArray[Any]] = {}
         self._copy(self._passing.get(-1, []))
         self._children: dict[int, list[int]] = {}
-        for message in np.flatnonzero(exchange.parent >= 0).tolist():
-            if exchange.sender[message] == comm.rank:
-                self._children.setdefault(int(exchange.parent[message]), []).append(message)
-        # requests, and what belongs to each: one call of MPI tests them all
+        mine = (exchange.parent >= 0) & (exchange.sender == self._comm.rank)
+        for message in np.flatnonzero(mine).tolist():
+            self._children.setdefault(int(exchange.parent[message]), []).append(message)
+
+    def _prepare_receiving(self, rowwise: set[str]) -> None:
+        part = self._part
         self._coming: list[Request] = []
         self._receiving: list[tuple[int, Tile, NDArray[Any]]] = []
-        self._going: list[Request] = []
-        self._sending: list[NDArray[Any]] = []
+        self._uses = [tasks.size for tasks in part.waiting]
+        self._sizes: dict[int, int] = {}  # bytes of each slot that is held
+        self._held = self.most_held = 0
+        self._slots_of: dict[int, list[int]] = {}
+        for slot, tasks in enumerate(part.waiting):
+            for task in tasks.tolist():
+                self._slots_of.setdefault(task, []).append(slot)
+        self._notable = self._slots_of.keys() | part.sent.keys()
         here = self._in_place[part.received]
         # the slots of messages that say where a tile can be read
         self._awaited = {int(part.received[s]): s for s in np.flatnonzero(here).tolist()}
         self._travelling = np.flatnonzero(~here).tolist()
+        self._posted = 0  # of these, so many in order
         self._strips = Strips(part, rowwise, self._travelling)
-        self._status, self._word = MPI.Status(), np.empty(1, np.int64)
-        # words about tiles from each rank, and to each
-        self._heard, self._said = [0] * comm.size, [0] * comm.size
         # Others wait for what this rank passes on: it must not wait for memory.
         self._passed_on = {
             slot for slot in self._travelling if int(part.received[slot]) in self._children
         }
         for slot in sorted(self._passed_on):
             self._expect(slot)
-        self._words: list[Request] = []
-        self.sent: dict[int, list[int]] = {}  # target -> tags
-        self.messages = self.pivot_messages = self.nbytes = 0
-        self.failed_elsewhere = False
-        # messages and when they were handed to MPI or were there, where a run is recorded
-        self.departed: list[tuple[int, float]] | None = None
-        self.arrived: list[tuple[int, float]] | None = None
 
     def awaited(self) -> NDArray[np.int32]:
         """Return for how many messages each task waits."""
@@ -328,6 +337,7 @@ class Traffic:
         self._receiving.append((slot, tile, buffer))
         self._sizes[slot] = tile.array.nbytes
         self._held += tile.array.nbytes
+        self.most_held = max(self.most_held, self._held)
 
     def _receive(self, job: GraphRun) -> bool:
         """Hand over tiles that have come, and pass them on."""
@@ -357,7 +367,7 @@ class Traffic:
 
     def _tell(self) -> None:
         """Tell all other ranks that this one has failed."""
-        self._words = [
+        self._failures = [
             self._control.isend(None, rank, FAILED)
             for rank in range(self._control.size)
             if rank != self._control.rank
@@ -387,7 +397,7 @@ class Traffic:
                     self._control.Recv(self._word, source, self._status.tag)
                     self._heard[source] += 1
         self._mpi.Request.Waitall(self._going)
-        for request in self._words:
+        for request in self._failures:
             request.wait()
         comm.Barrier()
         while self._control.Iprobe(self._mpi.ANY_SOURCE, FAILED):
