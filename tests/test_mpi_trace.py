@@ -267,7 +267,9 @@ def test_clocks_that_have_nothing_in_common_are_aligned(tmp_path: Path) -> None:
     assert abs(seconds - truth) <= off
     for run in trace.runs:
         assert [round(clock["offset"] / 1000) for clock in run.info["clock"]] != [0, 0, 0]
-        assert run.info["clock"][1]["drift"] == pytest.approx(1e-3, rel=0.5)
+        # the run lies between two measurements, each wrong by its error at most
+        clock = run.info["clock"][1]
+        assert abs(clock["drift"] - 1e-3) <= 5e-4 + 2 * clock["error"] / run.makespan
         assert 0 < run.makespan < 30
         assert run.info["shortest_message"] > -error(run)
         source, target = run.edges

@@ -221,7 +221,7 @@ class MPIEngine(Engine):
         if self.journal is not None and recording is not None:
             maps = [getattr(matrix, "distribution", None) for matrix in matrices]
             names = dict.fromkeys(map_.name for map_ in maps if map_ is not None)
-            about = {"policy": self.policy.name, "distribution": ", ".join(names)}
+            about: dict[str, Any] = {"policy": self.policy.name, "distribution": ", ".join(names)}
             about |= {"engine": self.name, "workers": self.workers}
             self.journal.collect(recording, exchange, self.fuse, failure, **about)
         if failure is not None:

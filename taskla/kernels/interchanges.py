@@ -33,7 +33,8 @@ def laswp_take(dtype: str, row: int, nb: int, forward: bool, mine: Rows, theirs:
         if a.cols != x.cols or len(source) > x.rows:
             mismatch("laswp_take", p, a, x)
         if len(source):
-            x.array[: len(source)] = a.array[_inside(source, nb, mine)]
+            # of the transpose, whose rows are contiguous: twice as fast
+            x.array.T[:, : len(source)] = a.array.T.take(_inside(source, nb, mine), axis=1)
 
     return kernel
 
@@ -45,7 +46,8 @@ def laswp_own(dtype: str, row: int, nb: int, forward: bool, mine: Rows) -> Kerne
     def kernel(p: Tile, a: Tile) -> None:
         target, source = _between(p, row, nb, forward, mine, mine)
         if len(source):
-            a.array[_inside(target, nb, mine)] = a.array[_inside(source, nb, mine)]
+            moved = a.array.T.take(_inside(source, nb, mine), axis=1)
+            a.array.T[:, _inside(target, nb, mine)] = moved
 
     return kernel
 
@@ -59,7 +61,7 @@ def laswp_put(dtype: str, row: int, nb: int, forward: bool, mine: Rows, theirs: 
         if a.cols != x.cols or len(source) > x.rows:
             mismatch("laswp_put", p, x, a)
         if len(source):
-            a.array[_inside(target, nb, mine)] = x.array[: len(source)]
+            a.array.T[:, _inside(target, nb, mine)] = x.array.T[:, : len(source)]
 
     return kernel
 
