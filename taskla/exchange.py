@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
@@ -222,6 +224,15 @@ class Exchange:
         start = np.maximum.accumulate(np.where(first, np.arange(count), 0))
         self.tag = np.empty(count, dtype=np.int64)
         self.tag[order] = np.arange(count) - start
+
+    @cached_property
+    def signature(self) -> NDArray[np.uint8]:
+        """(16,) A checksum of the program and its owners: ranks that have the same agree."""
+        graph = self.graph
+        checksum = blake2b(repr((graph.grids, graph.kinds)).encode(), digest_size=16)
+        for array in (graph.kind, graph.indptr, graph.tiles, graph.calls, self.owner):
+            checksum.update(np.ascontiguousarray(array).data)
+        return np.frombuffer(checksum.digest(), np.uint8)
 
     def last_writers(self, grid: Grid) -> dict[tuple[int, int], int]:
         """Return the rank that writes each tile of a grid last, by tile row and column."""

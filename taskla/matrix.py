@@ -268,8 +268,8 @@ class TiledMatrix(StoredTiles):
         here = place()
         if here.ranks > 1 and isinstance(mmap, str):
             raise ValueError(
-                f"mmap is {mmap!r}; allowed for a distributed matrix, whose tiles are copies: "
-                "True, False"
+                f"mmap is {mmap!r}; each rank copies its tiles of a file, so only True and False "
+                "are allowed"
             )
         with here.collectives.agreed():
             stored = matrix_files.read(path, mmap)

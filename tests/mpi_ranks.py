@@ -289,6 +289,39 @@ def broken() -> None:
     report(kinds=kinds, words=words)
 
 
+def different() -> None:
+    """Ranks that do not run the same are told so, all of them, and life goes on."""
+    words = []
+    with tla.engine("mpi", workers=1) as engine:
+        odd = engine.rank == COMM.size - 1
+        for n, nb, dtype, map_ in (
+            (80 if odd else 90, 16, "f8", "2dbc"),
+            (90, 16, "f4" if odd else "f8", "2dbc"),
+            (90, 32 if odd else 16, "f8", "2dbc"),
+            (90, 16, "f8", "row" if odd else "col"),
+        ):
+            A = tla.TiledMatrix.random((n, n), nb=nb, dtype=dtype, kind="spd", distribution=map_)
+            try:
+                tla.potrf(A)
+            except ValueError as error:
+                words.append(str(error))
+        tla.potrf(tla.TiledMatrix.random((90, 90), nb=16, kind="spd"))
+    report(words=words, alike=len(set(COMM.allgather(tuple(words)))) == 1)
+
+
+def gone() -> None:
+    """A rank that leaves while others wait for it lets them go on, by an error."""
+    with tla.engine("mpi", workers=1) as engine:
+        A = tla.TiledMatrix.random((90, 90), nb=16)
+        tla.getrf(A)
+        if sys.argv[2] == "exit" and engine.rank == 1:
+            sys.exit(3)
+        if sys.argv[2] == "run" and engine.rank != 1:
+            tla.getrf(A)
+        if sys.argv[2] != "run" and engine.rank != 1:
+            A.to_array()
+
+
 def uncaught() -> None:
     """An exception that one rank does not catch ends all."""
     with tla.engine("mpi"):

@@ -29,9 +29,9 @@ from taskla.routines import ROUTINES, problem
 from taskla.tile import Tile
 
 KEYS = (
-    "op type n nb ranks grid dist engine policy workers pivot precision compression t_submit time "
-    "gflops joules watts gflops_per_watt edp energy tasks tasks_run messages pivot_messages "
-    "bytes_sent residual status"
+    "op type n nb ranks grid dist engine policy workers pivot stationary slices precision "
+    "compression t_submit time gflops joules watts gflops_per_watt edp energy tasks tasks_run "
+    "messages pivot_messages bytes_sent residual status"
 )
 
 
@@ -66,6 +66,8 @@ def test_a_row_has_these_keys() -> None:
         "policy": "lws",
         "workers": 1,
         "pivot": None,
+        "stationary": None,
+        "slices": 1,
         "precision": "fp64",
         "compression": "none",
         "joules": None,

@@ -99,6 +99,21 @@ def test_an_error_among_messages_reaches_all_ranks() -> None:
     assert result["words"][0] == "rank 1: OSError: the network is down"
 
 
+def test_ranks_that_differ_are_told_so() -> None:
+    result = found(3, "different")
+    assert result["alike"]
+    assert [words[:43] for words in result["words"]] == [
+        "ranks [2] run something else than rank 0 (h"
+    ] * 4
+
+
+@pytest.mark.parametrize("how", ["exit", "run", "array"])
+def test_nobody_waits_for_a_rank_that_has_left(how: str) -> None:
+    done = mpirun(3, PROGRAMS, "gone", how, timeout=40)
+    assert done.returncode != 0
+    assert "rank 1 has left the engine's `with`, or ended" in done.stderr
+
+
 @pytest.mark.parametrize(("program", "cause"), [("uncaught", "the first cause"), ("killed", "")])
 def test_a_rank_that_fails_ends_the_job(program: str, cause: str) -> None:
     # well below the time that the others would wait

@@ -78,7 +78,7 @@ def test_what_fails_on_one_rank_fails_on_all_and_leaves_what_was_there(
 
 def test_what_a_distributed_matrix_cannot_do_is_said(tmp_path: Path) -> None:
     errors = found(2, "refusals", tmp_path)["errors"]
-    allowed = "allowed for a distributed matrix, whose tiles are copies: True, False"
+    allowed = "each rank copies its tiles of a file, so only True and False are allowed"
     outside = (
         "ValueError: the matrix is distributed over 2 ranks, and here is 1: "
         "do this inside of `with tla.engine('mpi')`"

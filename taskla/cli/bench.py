@@ -36,7 +36,7 @@ __all__ = ["Row", "command"]
 
 #: Columns that say what was run.
 SETTINGS = {"op", "type", "n", "nb", "ranks", "grid", "dist", "engine", "policy", "workers"}
-SETTINGS |= {"pivot", "precision", "compression", "energy"}
+SETTINGS |= {"pivot", "stationary", "slices", "precision", "compression", "energy"}
 
 #: Why there are no joules where none were asked for.
 _OFF = "switched off"
@@ -65,6 +65,8 @@ class Row:
     policy: str
     workers: int
     pivot: str | None
+    stationary: str | None
+    slices: int
     precision: str
     compression: str
     t_submit: float | None
@@ -184,11 +186,12 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
     (energy-delay product, joules times seconds), energy (whether these are measured, modelled or
     unavailable), tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several
-    tiles in one kernel call), messages and bytes_sent (between ranks, in one run; of one rank
-    none), pivot_messages (those of row interchanges, apart), precision (the format of the tiles:
-    fp32, fp64), compression (that of the tiles: none, all are dense), residual and status (with
-    --check: PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else
-    FAILED).
+    tiles in one kernel call; on ranks with those that add up sums and interchange rows between
+    them), messages and bytes_sent (between ranks, in one run; of one rank none), pivot_messages
+    (those of row interchanges, apart), stationary (of products) and slices (of 2.5D distributions),
+    precision (the format of the tiles: fp32, fp64), compression (that of the tiles: none, all are
+    dense), residual and status (with --check: PASSED up to 60 for factorisations and solutions, up
+    to 3 for products and norms, else FAILED). A run resumed from a checkpoint has no time.
     The exit code is the number of failures, at most 100.
     """
     failures = 0
@@ -378,6 +381,8 @@ def _row(
         policy=engine.policy.name,
         workers=engine.workers,
         pivot=p.pivot if "pivot" in p.routine.options else None,
+        stationary=p.stationary if "stationary" in p.routine.options else None,
+        slices=map_.slices,
         precision=p.precision,
         compression="none",
         t_submit=measured.t_submit,

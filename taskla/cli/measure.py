@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import Any, ClassVar, TypeVar
@@ -181,7 +181,7 @@ def measure(
     tasks_run, messages, pivot_messages, bytes_sent = _total(
         [sum(graph.n for graph in observed.ran), *sent.tolist()], ranks
     )
-    return Measured(
+    measured = Measured(
         t_submit=median(submissions),
         time=median(times),
         tasks=sum(int(graph.multiplicity.sum()) for graph in observed.graphs),
@@ -194,6 +194,10 @@ def measure(
         residual=float(np.max([residual for residual, _ in verdicts])) if verdicts else None,
         passed=all(passed for _, passed in verdicts) if verdicts else None,
     )
+    if engine.checkpoints is not None and engine.checkpoints.resumed:
+        # the time of the rest is not that of the whole
+        return replace(measured, t_submit=None, time=None, tasks_run=None, joules=None)
+    return measured
 
 
 def _sent(engine: Engine) -> NDArray[np.int64]:

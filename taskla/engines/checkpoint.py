@@ -84,6 +84,11 @@ class Checkpoints:
     share : Share
         How ranks agree.
 
+    Attributes
+    ----------
+    resumed : bool
+        Whether a run was resumed, and so was shorter than it is.
+
     Raises
     ------
     OSError
@@ -107,6 +112,7 @@ class Checkpoints:
         self.ranks = ranks
         self.share = share
         self.settings = {"engine": engine, "ranks": ranks, "fuse": fuse}
+        self.resumed = False
         self._run = 0
         self.path.mkdir(parents=True, exist_ok=True)
         check_folder(self.path)
@@ -171,6 +177,7 @@ class Checkpoints:
         with self._locked():
             state = _State(self, graph, matrices, self._run, last)
             done = state.resume()
+            self.resumed |= done > 0
             try:
                 for end in [*(iteration for iteration in at if iteration > done), last]:
                     run(piece(graph, int(begins[done]), int(begins[end])), matrices)

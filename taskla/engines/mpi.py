@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import numpy as np
+
 from taskla import distributions, schedulers
 from taskla.distributions import Distribution
 from taskla.engines import oversubscription
@@ -23,8 +25,10 @@ from taskla.engines.checkpoint import Checkpoints
 from taskla.engines.crew import Each, conduct, is_worker
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
-from taskla.engines.mpi_collectives import MPICollectives, RemoteError
+from taskla.engines.mpi_collectives import MPICollectives
+from taskla.engines.mpi_errors import RemoteError
 from taskla.engines.mpi_memory import SharedMemory
+from taskla.engines.mpi_presence import Presence
 from taskla.engines.mpi_traffic import Traffic
 from taskla.engines.threads import FUSE, ThreadsEngine, at_least_one
 from taskla.exchange import Exchange, Part, across_ranks
@@ -120,6 +124,7 @@ class MPIEngine(Engine):
         MPI = _mpi()
         given = MPI.COMM_WORLD if comm is None else comm
         self._comm, self._control = given.Dup(), given.Dup()
+        self._presence = Presence(given)
         self.rank, self.ranks = int(given.rank), int(given.size)
         here = given.Split_type(MPI.COMM_TYPE_SHARED)
         self._one_machine = here.size == given.size
@@ -170,7 +175,8 @@ class MPIEngine(Engine):
 
     @property
     def _collectives(self) -> MPICollectives:
-        return MPICollectives(self._comm, self._one_machine, self.window, self._count)
+        how = self._one_machine, self.window, self._count, self._presence
+        return MPICollectives(self._comm, *how)
 
     def _count(self, messages: int, nbytes: int) -> None:
         self.messages += messages
@@ -197,6 +203,7 @@ class MPIEngine(Engine):
             return
         submitted = perf_counter()
         exchange, part = self._plan(graph, matrices)
+        self._compare(exchange)
         execution = Execution(part.graph, matrices, part.held)
         given = _matrices_by_grid(graph, matrices)
         traffic = self._traffic(exchange, part, execution, given)
@@ -230,6 +237,19 @@ class MPIEngine(Engine):
             if grid.everywhere:
                 self._collectives.spread(exchange.last_writers(grid), matrix)
 
+    def _compare(self, exchange: Exchange) -> None:
+        """Refuse, on all ranks, that they run programs which differ."""
+        everyones = np.empty((self.ranks, exchange.signature.size), np.uint8)
+        self._collectives.wait(self._comm.Iallgather(exchange.signature, everyones))
+        others = np.flatnonzero((everyones != everyones[0]).any(axis=1)).tolist()
+        if others:
+            name = exchange.graph.name or "a graph"
+            raise ValueError(
+                f"ranks {others} run something else than rank 0 (here: {name}), or with other "
+                "sizes, nb, types, distributions or parameters; all ranks make the same calls, "
+                "with the same arguments"
+            )
+
     def _traffic(
         self, exchange: Exchange, part: Part, execution: Execution, given: dict[Grid, TileSource]
     ) -> Traffic:
@@ -240,9 +260,8 @@ class MPIEngine(Engine):
         neighbours = None
         if self._memory is not None:
             neighbours = self._memory.neighbours(exchange, given)
-        return Traffic(
-            self._comm, self._control, exchange, part, execution, rowwise, self.window, neighbours
-        )
+        comms = self._comm, self._control, self._presence
+        return Traffic(comms, exchange, part, execution, rowwise, self.window, neighbours)
 
     def prepare(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> TaskGraph:
         """Return what this rank runs of a graph; what is derived for it is kept for `run`."""
@@ -293,6 +312,7 @@ class MPIEngine(Engine):
 
     def __exit__(self, *details: object) -> None:
         super().__exit__(*details)
+        self._presence.leave()
         self._save()
 
     def _save(self) -> None:

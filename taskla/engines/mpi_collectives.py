@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from taskla import errors
 from taskla.engines.base import TileSource
+from taskla.engines.mpi_errors import RemoteError
+from taskla.engines.mpi_presence import Presence
 from taskla.matrix_place import Put
 from taskla.matrix_tiles import StoredTiles
 
@@ -29,10 +31,6 @@ __all__ = ["MPICollectives", "RemoteError"]
 
 #: Longest sleep between two looks at a message, in seconds.
 PERIOD = 1e-3
-
-
-class RemoteError(RuntimeError):
-    """Another rank failed, with an error that cannot be raised here."""
 
 
 class MPICollectives:
@@ -48,17 +46,24 @@ class MPICollectives:
         Bytes of tiles that a rank sends, and receives, at a time.
     count : callable
         ``count(messages, nbytes)`` is told what a redistribution sends.
+    presence : Presence
+        Who has left.
     """
 
     def __init__(
-        self, comm: Intracomm, one_machine: bool, limit: int, count: Callable[[int, int], None]
+        self,
+        comm: Intracomm,
+        one_machine: bool,
+        limit: int,
+        count: Callable[[int, int], None],
+        presence: Presence,
     ) -> None:
         from mpi4py import MPI
 
         self._mpi = MPI
         self._comm = comm
         self.rank, self.one_machine = int(comm.rank), one_machine
-        self._limit, self._count = limit, count
+        self._limit, self._count, self._presence = limit, count, presence
 
     # Agreement ----------------------------------------------------------------------------------
 
@@ -138,10 +143,19 @@ class MPICollectives:
         return [value for value, _ in told]
 
     def wait(self, *requests: Request) -> None:
-        """Wait for messages: an instant first, then longer, never keeping a core from workers."""
+        """Wait for messages: an instant first, then longer, never keeping a core from workers.
+
+        Raises
+        ------
+        RemoteError
+            When a rank has left, and what it should have sent does not come.
+        """
         pause = PERIOD / 64
+        waiting = self._presence.waiting()
         while not self._mpi.Request.Testall(requests):
             sleep(pause)
+            if pause == PERIOD:
+                waiting.check()
             pause = min(2 * pause, PERIOD)
 
     # Tiles --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.engines.mpi_memory import Neighbours
+from taskla.engines.mpi_presence import Presence
 from taskla.engines.mpi_strips import Strips, flat, room
 from taskla.exchange import Exchange, Part
 from taskla.tile import Tile
@@ -44,8 +45,8 @@ class Traffic:
 
     Parameters
     ----------
-    comm, control : mpi4py.MPI.Intracomm
-        For tiles, and for the word that a rank has failed.
+    comms : tuple
+        Communicators for tiles and for words about tiles and failures; who has left.
     exchange : Exchange
     part : Part
     execution : Execution
@@ -68,8 +69,7 @@ class Traffic:
 
     def __init__(
         self,
-        comm: Intracomm,
-        control: Intracomm,
+        comms: tuple[Intracomm, Intracomm, Presence],
         exchange: Exchange,
         part: Part,
         execution: Execution,
@@ -80,7 +80,8 @@ class Traffic:
         from mpi4py import MPI
 
         self._mpi = MPI
-        self._comm, self._control = comm, control
+        comm, self._control, self._presence = comms
+        self._comm = comm
         self._exchange, self._part, self._execution = exchange, part, execution
         self._neighbours, self._window = neighbours, window
         self._in_place = (
@@ -204,7 +205,8 @@ class Traffic:
     def _attend(self, job: GraphRun, over: threading.Event) -> None:
         job.asleep = self._event.set
         self._send(self._part.sent.get(-1, []))
-        told = False
+        told, pause = False, SOON
+        waiting = self._presence.waiting()
         while True:
             moved = self._step(job)
             if job.stopped and not told:
@@ -217,8 +219,13 @@ class Traffic:
                 left = self._going or self._coming or self._finished or self._awaited
                 if told or (not left and self._posted == len(self._travelling)):
                     return
+            # where one message came others may follow
+            pause = SOON if moved or job.idle else min(2 * pause, PERIOD)
             if not moved:
-                self._event.wait(SOON if job.idle else PERIOD)
+                if job.idle:
+                    # a rank cannot leave before all have done their part
+                    waiting.check(0.0)
+                self._event.wait(pause)
             self._event.clear()
 
     def _step(self, job: GraphRun) -> bool:
