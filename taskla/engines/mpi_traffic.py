@@ -205,7 +205,7 @@ class Traffic:
     def _attend(self, job: GraphRun, over: threading.Event) -> None:
         job.asleep = self._event.set
         self._send(self._part.sent.get(-1, []))
-        told, pause = False, SOON
+        told = False
         waiting = self._presence.waiting()
         while True:
             moved = self._step(job)
@@ -219,13 +219,11 @@ class Traffic:
                 left = self._going or self._coming or self._finished or self._awaited
                 if told or (not left and self._posted == len(self._travelling)):
                     return
-            # where one message came others may follow
-            pause = SOON if moved or job.idle else min(2 * pause, PERIOD)
             if not moved:
                 if job.idle:
                     # a rank cannot leave before all have done their part
                     waiting.check(0.0)
-                self._event.wait(pause)
+                self._event.wait(SOON if job.idle else PERIOD)
             self._event.clear()
 
     def _step(self, job: GraphRun) -> bool:
