@@ -126,7 +126,8 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="record the samples anew first")
     if parser.parse_args().record:
         for name, command in RECORDED.items():
-            taskla(f"{command} --trace", SAMPLES / f"{name}.trace")
+            # a trace tells the command that made it: no path of this machine
+            taskla(f"{command} --trace", SAMPLES.relative_to(REPO) / f"{name}.trace")
     for name in ("cholesky", "lu"):
         taskla("trace view", SAMPLES / f"{name}.trace", "-o", PICTURES / f"{name}.png")
     taskla("distributions show sbc --ranks 10 --tiles 15 -o", PICTURES / "sbc.png")
