@@ -289,6 +289,19 @@ def broken() -> None:
     report(kinds=kinds, words=words)
 
 
+def mapped() -> None:
+    """A function runs on one rank's workers; an error tells in which call. MPI may end before."""
+    with tla.engine("mpi", workers=1) as engine:
+        assert engine.map(divmod, [(7, 2), (9, 4)]) == [(3, 1), (2, 1)]
+        try:
+            engine.map(divmod, [(1, 1), (1, 0)])
+        except ZeroDivisionError as error:
+            notes = error.__notes__
+        engine.share(None)
+    report(notes=notes)
+    MPI.Finalize()
+
+
 def different() -> None:
     """Ranks that do not run the same are told so, all of them, and life goes on."""
     words = []

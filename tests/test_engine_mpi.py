@@ -99,6 +99,10 @@ def test_an_error_among_messages_reaches_all_ranks() -> None:
     assert result["words"][0] == "rank 1: OSError: the network is down"
 
 
+def test_functions_run_on_a_rank_and_mpi_may_end_before_the_program() -> None:
+    assert found(2, "mapped") == {"notes": ["in call 1 of 2 of divmod"]}
+
+
 def test_ranks_that_differ_are_told_so() -> None:
     result = found(3, "different")
     assert result["alike"]

@@ -6,14 +6,11 @@ The programs are in `mpi_linalg`; each checks itself on every rank and prints a 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_engine_mpi import mpirun
 
 PROGRAMS = Path(__file__).with_name("mpi_linalg.py")
 # Ranks of several runs at once would wait for one another's cores.
@@ -22,22 +19,7 @@ pytestmark = pytest.mark.xdist_group("mpi")
 
 def found(ranks: int, program: str) -> Any:
     """What a program that succeeds prints."""
-    own = shutil.which("mpirun", path=str(Path(sys.executable).parent))
-    command = own or shutil.which("mpirun")
-    if command is None:
-        assert "CI" not in os.environ, "CI has an MPI"
-        pytest.skip("there is no mpirun here")
-    flags = ["--oversubscribe"]
-    if os.geteuid() == 0:
-        flags.append("--allow-run-as-root")
-    done = subprocess.run(
-        [command, *flags, "-n", str(ranks), sys.executable, PROGRAMS, program],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=120,
-    )
+    done = mpirun(ranks, PROGRAMS, program, timeout=120)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-10000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -22,7 +22,7 @@ from taskla.distributions import Distribution
 from taskla.engines import oversubscription
 from taskla.engines.base import Engine, TileSource
 from taskla.engines.checkpoint import Checkpoints
-from taskla.engines.crew import Each, conduct, is_worker
+from taskla.engines.crew import conduct, is_worker
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.engines.mpi_collectives import MPICollectives
@@ -197,7 +197,7 @@ class MPIEngine(Engine):
 
     def _run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
         if self.ranks == 1:
-            alone = ThreadsEngine(self.workers, self.policy, self.fuse, False)
+            alone = self._threads()
             alone.journal = self._alone
             alone.run(graph, matrices)
             return
@@ -266,7 +266,7 @@ class MPIEngine(Engine):
     def prepare(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> TaskGraph:
         """Return what this rank runs of a graph; what is derived for it is kept for `run`."""
         if self.ranks == 1:
-            return ThreadsEngine(self.workers, self.policy, self.fuse, False).prepare(graph)
+            return self._threads().prepare(graph)
         return self._plan(graph, matrices)[1].graph
 
     def _plan(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> tuple[Exchange, Part]:
@@ -324,14 +324,11 @@ class MPIEngine(Engine):
         self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
     ) -> list[Result]:
         """Return ``[function(*a) for a in arguments]``, on this rank's workers alone."""
-        calls = list(arguments)
-        results: list[Any] = [None] * len(calls)
+        return self._threads().map(function, arguments)
 
-        def call(number: int) -> None:
-            results[number] = function(*calls[number])
-
-        conduct(Each(len(calls), call), self.workers)
-        return results
+    def _threads(self) -> ThreadsEngine:
+        """Return an engine of this rank's workers alone."""
+        return ThreadsEngine(self.workers, self.policy, self.fuse, False)
 
 
 def _mpi() -> Any:

@@ -219,7 +219,7 @@ class Neighbours:
         matrix = self._matrices[base]
         own = tiles_of(matrix.layout, matrix.distribution, rank)
         memory = _mapped(self._blocks[base][rank])
-        return OwnStore(matrix.layout, own, list(carve(matrix.layout, own, matrix.dtype, memory)))
+        return OwnStore(matrix.layout, own, carve(matrix.layout, own, matrix.dtype, memory))
 
 
 def _mapped(block: _Block) -> Bytes:

@@ -40,7 +40,12 @@ class Presence:
         self._status, self._word = MPI.Status(), np.empty(1, np.int64)
         self._left = [0] * comm.size
         self._sent: list[tuple[Request, object]] = []
-        atexit.register(self.leave)
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        # a program may have called it
+        if not self._mpi.Is_finalized():
+            self.leave()
 
     def leave(self) -> None:
         """Say to all others that this rank leaves."""
@@ -48,6 +53,7 @@ class Presence:
         self._left[mine] += 1
         word = np.array([self._left[mine]])
         others = [rank for rank in range(self._comm.size) if rank != mine]
+        self._sent = [sent for sent in self._sent if not sent[0].Test()]
         self._sent += [(self._comm.Isend(word, rank), word) for rank in others]
 
     def gone(self) -> int | None:
