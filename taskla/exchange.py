@@ -22,6 +22,7 @@ from taskla.graph import Grid, TaskGraph
 from taskla.interchanges import interchanges
 from taskla.operations import Access
 from taskla.partial_sums import partial_sums
+from taskla.pieces import subset
 from taskla.placement import NO_HOME, Placed, place
 
 __all__ = ["Exchange", "Part", "across_ranks"]
@@ -260,7 +261,7 @@ class Exchange:
         number = graph.tiles.astype(np.int32)
         here = self.target[self._message] == rank
         number[self._access[here]] = number_of[self._message[here]]
-        part = _subset(graph, mine, number, grids)
+        part = subset(graph, mine, number, grids)
         fused = fuse(part, width)
         ends = np.cumsum(fused.multiplicity)
         group = np.searchsorted(ends, np.arange(mine.size), side="right")
@@ -327,31 +328,3 @@ class Exchange:
         slot, task = np.divmod(pairs, max(graph.n, 1))
         bounds = np.searchsorted(slot, np.arange(numbers.size + 1))
         return [task[a:b] for a, b in pairwise(bounds.tolist())]
-
-
-def _subset(
-    graph: TaskGraph, tasks: Int64, numbers: NDArray[np.int32], grids: Sequence[Grid]
-) -> TaskGraph:
-    """The graph of some tasks, with other tile numbers; dependencies follow from these."""
-    width = np.diff(graph.indptr)[tasks]
-    begin = graph.indptr[:-1][tasks]
-    ends = np.cumsum(width)
-    access = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(begin - ends + width, width)
-    call = np.repeat(np.arange(graph.calls.size - 1), np.diff(graph.calls))[tasks]
-    starts = np.flatnonzero(np.diff(call, prepend=-1))
-    # interchanges of rows have many kinds, and an engine binds a kernel for each
-    kinds, kind = np.unique(graph.kind[tasks], return_inverse=True)
-    return TaskGraph(
-        grids=grids,
-        kinds=[graph.kinds[number] for number in kinds.tolist()],
-        kind=kind.astype(np.int32),
-        indptr=np.concatenate([[0], ends]).astype(np.int64),
-        tiles=numbers[access],
-        operand=graph.operand[access],
-        modes=graph.modes[access],
-        calls=np.append(starts, tasks.size),
-        priority=graph.priorities()[tasks],
-        flops=graph.flops()[tasks],
-        iterations=graph.iterations[call[starts]],
-        name=graph.name,
-    )

@@ -29,12 +29,13 @@ from taskla.level3 import gemm, hemm, herk, symm, syrk, trmm, trsm
 from taskla.matrix import TiledMatrix
 from taskla.norms import lange, lanhe, lansy, lantr
 from taskla.operands import (
-    Columns,
     choice,
     diagonal,
     full,
+    interchanges_of,
     layouts,
     match,
+    pivot_column,
     run,
     square,
     stored_triangle,
@@ -177,6 +178,7 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     -------
     (min(m, n),) int32 array
         Row i was interchanged with row ``piv[i]``, counted from 0 as in `scipy.linalg.lu_factor`.
+        Of a matrix on Dask a lazy one: NumPy computes it, ``to_dask()`` does not.
 
     Raises
     ------
@@ -193,32 +195,18 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         raise ValueError(f"pivot must be 'partial', 'tournament' or 'none', not {pivot!r}")
     shapes = layouts(("A",), A=A)
     k = min(A.m, A.n)
-    piv = np.arange(k, dtype=np.int32)
     if pivot == "none":
         run(_getrf.getrf_nopiv, [A], shapes)
-        return piv
-    column = Columns.of_vector(piv, A.nb)
-    pivots = Layout(k, 1, A.nb, piv.dtype, "P", everywhere=True)
+        return np.arange(k, dtype=np.int32)
+    column, pivots = pivot_column(k, A)
     if pivot == "partial":
         run(_getrf.getrf, [A, column], (*shapes, pivots))
     else:
         candidates = shapes[0]._replace(name="C", scratch=True)
         rows = Layout(A.m, 1, A.nb, np.dtype(np.int64), "R", scratch=True)
         run(_getrf.getrf_tntpiv, [A, column], (*shapes, pivots, candidates, rows))
-    piv -= 1
+    piv: Pivots = column.from_zero()
     return piv
-
-
-def _panel_pivots(piv: Any, A: TiledMatrix) -> tuple[Columns, Layout]:
-    """Interchanges as LAPACK counts rows, from 1."""
-    given = np.asarray(piv)
-    k = min(A.m, A.n)
-    if given.shape != (k,) or given.dtype.kind not in "iu":
-        raise ValueError(f"piv must be ({k},) integers, not {given.dtype} of shape {given.shape}")
-    if k and ((given < np.arange(k)) | (given >= A.m)).any():
-        raise ValueError(f"piv must have i <= piv[i] < {A.m} for every i")
-    pivots = given.astype(np.int32) + 1
-    return Columns.of_vector(pivots, A.nb), Layout(k, 1, A.nb, pivots.dtype, "P", everywhere=True)
 
 
 def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMatrix:
@@ -248,7 +236,7 @@ def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMa
     full(A=A, B=B)
     match("(rows as A)", (A.n, B.n), B=B)
     a, b = layouts(("B",), A=A, B=B)
-    column, pivots = _panel_pivots(piv, A)
+    column, pivots = interchanges_of(piv, min(A.m, A.n), A)
     run(_getrs.getrs, [A, column, B], (a, pivots, b), (choice("trans", trans, "NTC"),))
     return B
 
@@ -275,6 +263,11 @@ def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     # before A is overwritten
     layouts(("A", "B"), A=A, B=B)
     piv = getrf(A, pivot)
+    if hasattr(A, "guard_diagonal"):
+        # nothing is computed yet: tasks are to look
+        A.guard_diagonal("pivot")
+        getrs(A, piv, B)
+        return piv
     zeros = np.flatnonzero(diagonal(A) == 0)
     if zeros.size:
         raise SingularMatrixError(int(zeros[0]) + 1)

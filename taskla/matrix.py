@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from taskla import matrix_files
 from taskla.distributions import Distribution, get
 from taskla.formats import dtype_of, format_of, working_dtype
-from taskla.matrix_layout import MapTiles, each_tile
-from taskla.matrix_place import place
+from taskla.matrix_layout import Layout, MapTiles, each_tile
+from taskla.matrix_place import dask_maker, place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
     allocate,
@@ -123,6 +123,11 @@ class TiledMatrix(StoredTiles):
             raise ValueError(f"copy is False and a copy of a is needed: {why}")
         if place().ranks > 1 and copy is False:
             raise ValueError("copy is False; a rank copies its tiles of an array")
+        if (maker := place().maker) is not None:
+            if copy is False:
+                raise ValueError("copy is False; workers get copies of an array's tiles")
+            made: TiledMatrix = maker.from_array(array, layout, dtype, distribution)
+            return made
         owners = _owners(distribution)
         if owners is None and (
             copy is False or (copy is None and not why and array.flags.writeable)
@@ -175,9 +180,53 @@ class TiledMatrix(StoredTiles):
         >>> float(hilbert.to_array()[3, 1])
         0.2
         """
+        if (maker := place().maker) is not None:
+            checked, layout = _asked(shape, nb, dtype, uplo)
+            made: TiledMatrix = maker.from_function(f, layout, checked, distribution)
+            return made
         matrix = cls._make(shape, nb, dtype, uplo, "F", np.empty, distribution)
         each_tile(matrix.own_tiles(), lambda i, j: generate(matrix, i, j, f), map_tiles)
         return matrix
+
+    @classmethod
+    def from_dask(
+        cls,
+        x: Any,
+        nb: int | None = None,
+        uplo: str | None = None,
+        *,
+        distribution: str | Distribution | None = None,
+    ) -> TiledMatrix:
+        """Take the chunks of a Dask array for tiles; nothing is computed or moved.
+
+        Parameters
+        ----------
+        x : dask.array.Array, shape (m, n) or (m,)
+            With any chunks: it is rechunked to tiles, lazily. Integers and booleans become float64,
+            float16 becomes float32. A vector is one column.
+        nb : int, optional
+            The tile size. Default: that of the chunks if these are square, else that of
+            `choose_nb`.
+        uplo : {None, "lower", "upper", "L", "U"}
+            Use this triangle of a square `x` only; the chunks of the other are not computed.
+        distribution : str or Distribution, optional
+            Of the tiles over the workers. Default: that of the engine.
+
+        Returns
+        -------
+        TiledMatrix
+            Lazy, on the engine in force if that is "dask", else on the current client's cluster, or
+            on what Dask computes on without one.
+
+        Raises
+        ------
+        TypeError
+            When `x` is no Dask array.
+        ValueError
+            When it has other than one or two dimensions, or chunks of unknown size; when an
+            argument is not allowed.
+        """
+        return dask_maker().matrix(x, nb, uplo, distribution)  # type: ignore[no-any-return]
 
     @classmethod
     def random(
@@ -283,8 +332,15 @@ class TiledMatrix(StoredTiles):
                 return cls.from_array(stored.array, nb, uplo, copy, **how)  # type: ignore[arg-type]
             if stored.tiled and nb is None:
                 nb = own.nb
-            owners = _owners(distribution)
             layout = layout_asked_for((own.m, own.n), nb, stored.dtype, uplo)
+            if here.maker is not None:
+                stored.check(None)
+                local = cls(layout, stored.dtype, allocate(layout, stored.dtype, np.empty))
+                local._fill(stored.block, map_tiles)
+                array = local.to_array(copy=None)
+                made: TiledMatrix = here.maker.from_array(array, layout, local.dtype, distribution)
+                return made
+            owners = _owners(distribution)
             ranges = None
             if owners is not None:
                 tiles = tiles_of(layout, owners, here.rank)
@@ -364,10 +420,12 @@ class TiledMatrix(StoredTiles):
         how: Callable[..., NDArray[Any]],
         distribution: str | Distribution | None = None,
     ) -> TiledMatrix:
-        checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
-        layout = layout_asked_for(shape, nb, checked, uplo)
+        checked, layout = _asked(shape, nb, dtype, uplo)
         if order not in (("F",) if layout.uplo else ("F", "C")):
             raise ValueError(f"order is {order!r}; allowed: 'F' and, without uplo, 'C'")
+        if (maker := place().maker) is not None:
+            made: TiledMatrix = maker.from_function(_zeros, layout, checked, distribution)
+            return made
         owners = _owners(distribution)
         if owners is None:
             return cls(layout, checked, allocate(layout, checked, how, order))
@@ -386,6 +444,25 @@ class TiledMatrix(StoredTiles):
     def copy(self) -> TiledMatrix:
         """Return a copy, as `like` lays it out."""
         return self.astype(self.dtype)
+
+    def to_dask(self, fill: Literal["triangle", "symmetric", "hermitian"] | None = None) -> Any:
+        """Return the matrix as a Dask array with tiles for chunks.
+
+        Parameters
+        ----------
+        fill : {None, "triangle", "symmetric", "hermitian"}
+            As of `to_array`.
+
+        Returns
+        -------
+        dask.array.Array
+            Of a matrix on Dask with its keys: nothing is gathered. Of one in this process's memory
+            with views of it, or copies where `fill` needs them.
+        """
+        import dask.array as da
+
+        array = self.to_array(fill=fill, copy=None)
+        return da.from_array(array, chunks=(self.nb, self.nb))
 
     def redistribute(self, distribution: str | Distribution) -> TiledMatrix:
         """Return a copy with other owners; on one rank, a copy.
@@ -419,6 +496,18 @@ class TiledMatrix(StoredTiles):
             result = self._make(self.shape, self.nb, self.dtype, self.uplo, "F", np.empty, owners)
         together.redistribute(self, result)
         return result
+
+
+def _asked(
+    shape: tuple[int, int], nb: int | None, dtype: DTypeLike, uplo: str | None
+) -> tuple[np.dtype[Any], Layout]:
+    """Return the data type and layout of a new matrix."""
+    checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
+    return checked, layout_asked_for(shape, nb, checked, uplo)
+
+
+def _zeros(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
+    return np.zeros((len(rows), len(cols)), np.float32)
 
 
 def _owners(distribution: str | Distribution | None) -> Distribution | None:

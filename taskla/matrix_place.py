@@ -11,7 +11,19 @@ from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
 
-__all__ = ["ALONE", "HERE", "Alone", "Collectives", "Place", "Put", "place", "set_place"]
+__all__ = [
+    "ALONE",
+    "HERE",
+    "Alone",
+    "Collectives",
+    "Maker",
+    "Place",
+    "Put",
+    "dask_maker",
+    "place",
+    "set_dask_maker",
+    "set_place",
+]
 
 Put: TypeAlias = Callable[[int, int, NDArray[Any]], None]
 """``put(i, j, block)`` takes what tile (i, j) holds; it keeps no reference to it."""
@@ -43,6 +55,22 @@ class Collectives(Protocol):
 
     def redistribute(self, source: Any, target: Any) -> None:
         """Copy the tiles of a matrix to another of the same layout and dtype."""
+
+
+class Maker(Protocol):
+    """Makes matrices whose tiles are not in this process's memory.
+
+    What it returns is a `taskla.matrix.TiledMatrix`, which imports this module.
+    """
+
+    def from_function(self, f: Any, layout: Any, dtype: Any, distribution: Any) -> Any:
+        """Return the matrix of a function of rows and columns."""
+
+    def from_array(self, array: Any, layout: Any, dtype: Any, distribution: Any) -> Any:
+        """Return a copy of an array."""
+
+    def from_dask(self, x: Any, layout: Any, distribution: Any) -> Any:
+        """Return the matrix of a Dask array."""
 
 
 class Alone:
@@ -82,6 +110,8 @@ class Place(NamedTuple):
         What the ranks do together.
     memory : callable, optional
         Returns a block of so many bytes, all zero, that other ranks can read. Default: NumPy's.
+    maker : Maker, optional
+        Makes matrices that lie elsewhere than in this process's memory.
     """
 
     rank: int
@@ -89,6 +119,7 @@ class Place(NamedTuple):
     distribution: Distribution | None
     collectives: Collectives
     memory: Callable[[int], NDArray[np.uint8]] | None = None
+    maker: Maker | None = None
 
 
 ALONE = Alone()
@@ -108,3 +139,19 @@ def set_place(get: Callable[[], Place]) -> None:
     """Set who says where this process stands."""
     global _place
     _place = get
+
+
+_dask_maker: Callable[[], Any] | None = None
+
+
+def dask_maker() -> Any:
+    """Return who makes matrices on Dask now."""
+    if _dask_maker is None:
+        raise RuntimeError("no engines are loaded")
+    return _dask_maker()
+
+
+def set_dask_maker(get: Callable[[], Any]) -> None:
+    """Set who makes matrices on Dask."""
+    global _dask_maker
+    _dask_maker = get

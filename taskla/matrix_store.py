@@ -20,6 +20,7 @@ __all__ = [
     "layout_asked_for",
     "merge_triangles",
     "obstacle",
+    "set_block",
     "triangle",
     "triangle_name",
 ]
@@ -284,6 +285,24 @@ def triangle(tile: NDArray[Any], uplo: Uplo | None) -> NDArray[Any]:
     if uplo is None:
         return tile
     return np.tril(tile) if uplo == "lower" else np.triu(tile)
+
+
+def set_block(target: NDArray[Any], block: NDArray[Any], i: int, j: int, uplo: Uplo | None) -> None:
+    """Copy a block into the array of tile (i, j), the triangle that counts if it is diagonal.
+
+    Raises
+    ------
+    ValueError
+        When the block has another shape.
+    TypeError
+        When it cannot be cast safely: complex into real.
+    """
+    if block.shape != target.shape:
+        hint = "; use rows[:, None] to make it two-dimensional" if block.ndim == 1 else ""
+        raise ValueError(f"block ({i}, {j}) has shape {block.shape}, not {target.shape}{hint}")
+    if not np.can_cast(block.dtype, target.dtype, "same_kind"):
+        raise TypeError(f"block ({i}, {j}) has dtype {block.dtype}, not {target.dtype}")
+    target[...] = triangle(block, uplo) if i == j else block
 
 
 def merge_triangles(a: NDArray[Any], b: NDArray[Any], uplo: Uplo) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from taskla.distributions import Distribution
 from taskla.formats import format_of
 from taskla.matrix_layout import Layout, MapTiles, each_tile
 from taskla.matrix_place import ALONE, Collectives, place
-from taskla.matrix_store import OwnStore, Store, merge_triangles, triangle
+from taskla.matrix_store import OwnStore, Store, merge_triangles, set_block, triangle
 from taskla.tile import Order, Tile
 
 __all__ = ["StoredTiles", "tiles_of"]
@@ -131,13 +131,7 @@ class StoredTiles:
         TypeError
             When it cannot be cast safely: complex into real.
         """
-        target = self.tile(i, j).array
-        if block.shape != target.shape:
-            hint = "; use rows[:, None] to make it two-dimensional" if block.ndim == 1 else ""
-            raise ValueError(f"block ({i}, {j}) has shape {block.shape}, not {target.shape}{hint}")
-        if not np.can_cast(block.dtype, self.dtype, "same_kind"):
-            raise TypeError(f"block ({i}, {j}) has dtype {block.dtype}, not {self.dtype}")
-        target[...] = triangle(block, self.uplo) if i == j else block
+        set_block(self.tile(i, j).array, block, i, j, self.uplo)
 
     def _fill(
         self, block: Callable[[slice, slice], NDArray[Any]], map_tiles: MapTiles | None

@@ -20,9 +20,11 @@ __all__ = [
     "choice",
     "diagonal",
     "full",
+    "interchanges_of",
     "layouts",
     "match",
     "norm_letter",
+    "pivot_column",
     "run",
     "scalar",
     "square",
@@ -45,11 +47,19 @@ class Columns:
     def __init__(self, columns: list[list[NDArray[Any]]]) -> None:
         self.columns = columns
         self._tiles = [[Tile(column) for column in row] for row in columns]
+        self._vector: NDArray[Any] = np.empty(0)
 
     @classmethod
     def of_vector(cls, vector: NDArray[Any], nb: int) -> Columns:
         """Tiles of `nb` entries each of one vector, as views."""
-        return cls([[vector[start : start + nb]] for start in range(0, vector.size, nb)])
+        columns = cls([[vector[start : start + nb]] for start in range(0, vector.size, nb)])
+        columns._vector = vector
+        return columns
+
+    def from_zero(self) -> NDArray[Any]:
+        """Return the vector of pivots, which LAPACK counts from 1, counted from 0: in its place."""
+        self._vector -= 1
+        return self._vector
 
     def tile(self, i: int, j: int) -> Tile:
         """Tile (i, j)."""
@@ -140,6 +150,35 @@ def layouts(written: tuple[str, ...], **matrices: TiledMatrix) -> tuple[Layout, 
     return tuple(Layout(a.m, a.n, a.nb, a.dtype, name) for name, a in matrices.items())
 
 
+def pivot_column(k: int, A: TiledMatrix) -> tuple[Any, Layout]:
+    """Room for k pivots beside a matrix, wherever that is, and what a program knows of it."""
+    make = getattr(A, "vector", None)
+    dtype = np.dtype(np.int32)
+    column = Columns.of_vector(np.ones(k, dtype), A.nb) if make is None else make(k, dtype)
+    return column, Layout(k, 1, A.nb, dtype, "P", everywhere=True)
+
+
+def interchanges_of(piv: Any, k: int, A: TiledMatrix) -> tuple[Any, Layout]:
+    """The interchanges of `getrf` as LAPACK counts rows, from 1, and what a program knows of them.
+
+    Raises
+    ------
+    ValueError
+        When they are not k integers with ``i <= piv[i] < A.m``.
+    """
+    pivots = Layout(k, 1, A.nb, np.dtype(np.int32), "P", everywhere=True)
+    lazy = getattr(A, "interchanges", None)
+    column = None if lazy is None else lazy(piv, k)
+    if column is not None:
+        return column, pivots
+    given = np.asarray(piv)
+    if given.shape != (k,) or given.dtype.kind not in "iu":
+        raise ValueError(f"piv must be ({k},) integers, not {given.dtype} of shape {given.shape}")
+    if k and ((given < np.arange(k)) | (given >= A.m)).any():
+        raise ValueError(f"piv must have i <= piv[i] < {A.m} for every i")
+    return Columns.of_vector(given.astype(np.int32) + 1, A.nb), pivots
+
+
 def scalar(value: Any, X: TiledMatrix) -> complex | float:
     """A scalar in Python's own type, which graphs can be told apart by."""
     number = complex(value)
@@ -163,7 +202,11 @@ def run(
     shapes: tuple[Layout, ...],
     params: tuple[Any, ...] = (),
 ) -> None:
-    """Run an algorithm on the current engine; `shapes` has the scratch matrices too, last."""
+    """Run an algorithm on the current engine; `shapes` has the scratch matrices too, last.
+
+    Matrices that belong to an engine, wherever they are used, stay on it.
+    """
     graph = program(algorithm, shapes, params)
     if graph.n:
-        engines.current().run(graph, matrices)
+        own = [matrix.engine for matrix in matrices if hasattr(matrix, "engine")]
+        (own[0] if own else engines.current()).run(graph, matrices)

@@ -1,14 +1,16 @@
-"""A graph cut between the iterations of its algorithm, into graphs that run one after the other."""
+"""Parts of a graph: cut between the iterations of its algorithm, or some tasks of it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.graph import TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 
-__all__ = ["cuts", "iterations", "piece"]
+__all__ = ["cuts", "iterations", "piece", "subset"]
 
 Int64 = NDArray[np.int64]
 
@@ -89,4 +91,43 @@ def piece(graph: TaskGraph, first: int, last: int) -> TaskGraph:
         iterations=graph.iterations[first:last],
         name=graph.name,
         at=None if graph.at is None else graph.at[tasks],
+    )
+
+
+def subset(
+    graph: TaskGraph, tasks: Int64, numbers: NDArray[np.int32], grids: Sequence[Grid]
+) -> TaskGraph:
+    """Return the graph of some tasks, with other tile numbers; dependencies follow from these.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+    tasks : (t,) int array
+        In order. Priorities are those of the whole graph.
+    numbers : (a,) int32 array
+        In place of the graph's tiles.
+    grids : sequence of Grid
+        That these are in.
+    """
+    width = np.diff(graph.indptr)[tasks]
+    begin = graph.indptr[:-1][tasks]
+    ends = np.cumsum(width)
+    access = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(begin - ends + width, width)
+    call = np.repeat(np.arange(graph.calls.size - 1), np.diff(graph.calls))[tasks]
+    starts = np.flatnonzero(np.diff(call, prepend=-1))
+    # interchanges of rows have many kinds, and an engine binds a kernel for each
+    kinds, kind = np.unique(graph.kind[tasks], return_inverse=True)
+    return TaskGraph(
+        grids=grids,
+        kinds=[graph.kinds[number] for number in kinds.tolist()],
+        kind=kind.astype(np.int32),
+        indptr=np.concatenate([[0], ends]).astype(np.int64),
+        tiles=numbers[access],
+        operand=graph.operand[access],
+        modes=graph.modes[access],
+        calls=np.append(starts, tasks.size),
+        priority=graph.priorities()[tasks],
+        flops=graph.flops()[tasks],
+        iterations=graph.iterations[call[starts]],
+        name=graph.name,
     )

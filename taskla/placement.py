@@ -18,7 +18,7 @@ from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 from taskla.rewriting import Insertion, rewrite
 
-__all__ = ["NO_HOME", "Draft", "Placed", "owners", "place"]
+__all__ = ["NO_HOME", "Draft", "Placed", "near_large", "owners", "place"]
 
 #: Owner of tiles that each rank has an instance of: scratch, and what is everywhere.
 NO_HOME = -1
@@ -144,6 +144,24 @@ def owners(graph: TaskGraph, maps: Sequence[Distribution | None]) -> Int64:
                 f"allowed: 0 to {map_.ranks - 1}"
             )
     return owner
+
+
+def near_large(program: Placed) -> Placed:
+    """Return a program whose tasks on a thin matrix run where the large one is that they read.
+
+    A matrix that is one tile wide travels from rank to rank rather than the factor that it is
+    solved with. For engines on which a task may write tiles that another rank owns.
+    """
+    graph, owner, rank, pivoting = program
+    width = np.zeros(graph.tile_count, dtype=np.int64)
+    for grid in graph.grids:
+        width[grid.base : grid.end] = grid.nt
+    read = (graph.modes == Access.R) & (width[graph.tiles] > 1) & (owner[graph.tiles] != NO_HOME)
+    task = graph.task_of_access[read]
+    thin = width[graph.place[task]] == 1
+    moved = rank.copy()
+    moved[task[thin]] = owner[graph.tiles[read][thin]]
+    return Placed(graph, owner, moved, pivoting)
 
 
 def _is_pivoting(operation: str) -> bool:

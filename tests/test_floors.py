@@ -50,7 +50,7 @@ FLOORS = (
         {"schedulers"},
         {"traces"},
         {"energy"},
-        {"exchange", "interchanges", "partial_sums", "placement", "volume"},
+        {"coarsening", "exchange", "interchanges", "partial_sums", "placement", "volume"},
     ),
     ({"algorithms"},),
     ({"engines"},),
@@ -64,7 +64,18 @@ GROUP = {room: group for groups in FLOORS for group in groups for room in group}
 ONLY = {"algorithms": {"algorithms", "flow"}}
 PURE = {"distributions", "schedulers"}
 IMPURE = {"asyncio", "concurrent", "multiprocessing", "queue", "socket", "threading", "time"}
-OPTIONAL = {"bokeh", "cupy", "dask", "matplotlib", "mkl", "mpi4py", "networkx", "numba", "otf2"}
+OPTIONAL = {
+    "bokeh",
+    "cupy",
+    "dask",
+    "distributed",
+    "matplotlib",
+    "mkl",
+    "mpi4py",
+    "networkx",
+    "numba",
+    "otf2",
+}
 OPTIONAL |= {"pyarrow", "pynvml"}
 
 

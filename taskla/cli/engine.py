@@ -30,6 +30,8 @@ def choose(name: str | None, **options: Any) -> ThreadsEngine | MPIEngine:
     ValueError
         When there is no such engine, or it is not for as many ranks as there are.
     """
+    if name not in (None, "threads", "mpi"):
+        raise ValueError(f"engine is {name!r}; allowed: threads, mpi")
     ranks = current()
     count = 1 if ranks is None else ranks.ranks
     if name == "threads" and count > 1:

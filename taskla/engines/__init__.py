@@ -14,12 +14,12 @@ from taskla.engines import base
 from taskla.engines.base import Engine
 from taskla.launch import job
 from taskla.matrix_layout import set_map_tiles
-from taskla.matrix_place import Place, set_place
+from taskla.matrix_place import Place, set_dask_maker, set_place
 
-__all__ = ["Engine", "available", "current", "engine"]
+__all__ = ["Engine", "available", "current", "dask_engine", "engine"]
 
 # Imported on first use: an engine may need packages that are not installed.
-_ENGINES = {"threads": "ThreadsEngine", "mpi": "MPIEngine"}
+_ENGINES = {"threads": "ThreadsEngine", "mpi": "MPIEngine", "dask": "DaskEngine"}
 
 
 def engine(name: str | None = None, **options: Any) -> Engine:
@@ -31,8 +31,8 @@ def engine(name: str | None = None, **options: Any) -> Engine:
         A name that `taskla.engines.available` lists. Default: "mpi" where ``mpirun`` or ``srun``
         has started several ranks of this program, else "threads".
     **options
-        Those of the engine: see `taskla.engines.threads.ThreadsEngine` and
-        `taskla.engines.mpi.MPIEngine`.
+        Those of the engine: see `taskla.engines.threads.ThreadsEngine`,
+        `taskla.engines.mpi.MPIEngine` and `taskla.engines.dask.DaskEngine`.
 
     Returns
     -------
@@ -106,3 +106,17 @@ def _place() -> Place:
 
 
 set_place(_place)
+
+
+def dask_engine() -> Any:
+    """Return the engine for what is on Dask: that in force if it is "dask", else an implicit one.
+
+    An implicit engine uses the current client's cluster, or, without one, what Dask computes on.
+    """
+    found = base.entered() or base.process_default()
+    if found is not None and found.name == "dask":
+        return found
+    return import_module("taskla.engines.dask").DaskEngine.implicit()
+
+
+set_dask_maker(dask_engine)

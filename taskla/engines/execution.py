@@ -19,7 +19,7 @@ from taskla.graph import Grid, Kind, TaskGraph
 from taskla.operations import Access
 from taskla.tile import Tile
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "check_declared"]
 
 Kernel: TypeAlias = Callable[..., None]
 # The numbers of the tiles that a call is on, one an operand, and what it is given.
@@ -211,8 +211,7 @@ class _Tiles(dict[int, Tile]):
                 f"({', '.join(grid.name for grid in grids)})"
             )
         for grid, matrix in zip(grids, matrices, strict=True):
-            _check(grid, matrix)
-            _check_writeable(graph, grid, matrix)
+            check_declared(graph, grid, matrix)
         self._graph = graph
         self._matrix_at = {grid.base: m for grid, m in zip(grids, matrices, strict=True)}
 
@@ -229,8 +228,21 @@ class _Tiles(dict[int, Tile]):
         return self.setdefault(number, tile)
 
 
+def check_declared(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
+    """Refuse what has no tiles, a matrix that is not as it was declared, and a read-only one.
+
+    Raises
+    ------
+    TypeError
+        When it has no tiles.
+    ValueError
+        When it is not as it was declared, or read-only and a task writes one of its tiles.
+    """
+    _check(grid, matrix)
+    _check_writeable(graph, grid, matrix)
+
+
 def _check(grid: Grid, matrix: Any) -> None:
-    """Refuse what has no tiles, and a matrix that is not as it was declared."""
     if not hasattr(matrix, "tile"):
         raise TypeError(f"{grid.name} must be a TiledMatrix, not {type(matrix).__name__}")
     try:

@@ -14,6 +14,7 @@ from scipy.linalg import (
 
 from taskla import lapack
 from taskla.linalg import _tiled_factors
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     columns,
@@ -35,6 +36,7 @@ from taskla.linalg._triangles import solve_factored
 __all__ = ["cho_factor", "cho_solve", "cholesky"]
 
 
+@or_on_dask
 def cholesky(
     a: Any,
     lower: bool = False,
@@ -109,6 +111,7 @@ def cholesky(
     return scipy_cholesky(a, lower, overwrite_a, check_finite) if c is None else c
 
 
+@or_on_dask
 def cho_factor(
     a: Any,
     lower: bool = False,
@@ -160,6 +163,7 @@ def cho_factor(
     return c, lower if c.ndim == 2 else np.full(c.shape[:-2], lower)
 
 
+@or_on_dask
 def cho_solve(
     c_and_lower: tuple[Any, Any],
     b: Any,

@@ -89,5 +89,5 @@ def warn_if_ill(rconds: Mapping[int, float], dtype: np.dtype[Any]) -> None:
     ]
     if ill:
         warnings.warn(
-            f"An ill-conditioned matrix detected: {','.join(ill)}.", LinAlgWarning, stacklevel=3
+            f"An ill-conditioned matrix detected: {','.join(ill)}.", LinAlgWarning, stacklevel=4
         )

@@ -11,6 +11,7 @@ from numpy.linalg import slogdet as numpy_slogdet
 from scipy.linalg import LinAlgError, det as scipy_det
 
 from taskla.linalg import _tiled_factors
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     given,
@@ -29,6 +30,7 @@ __all__ = ["det", "slogdet"]
 _Result = type(numpy_slogdet(np.ones((1, 1))))
 
 
+@or_on_dask
 def det(
     a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
 ) -> Any:
@@ -87,6 +89,7 @@ def det(
     return _det(factors.diagonal(), piv)
 
 
+@or_on_dask
 def slogdet(a: Any, *, nb: int | None = None) -> Any:
     """Sign and logarithm of the absolute value of a determinant.
 

@@ -205,7 +205,9 @@ def tiled(a: Array, nb: int | None, uplo: Literal["lower", "upper"] | None = Non
 
     There all ranks have the same array, and each copies its own tiles.
     """
-    return TiledMatrix.from_array(a, nb, uplo, copy=None if place().ranks > 1 else False)
+    here = place()
+    copies = here.ranks > 1 or here.maker is not None
+    return TiledMatrix.from_array(a, nb, uplo, copy=None if copies else False)
 
 
 def fetch(A: TiledMatrix, a: Array) -> None:

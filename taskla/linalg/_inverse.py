@@ -11,6 +11,7 @@ from scipy.linalg import inv as scipy_inv
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
 from taskla.linalg import _condition, _lu, _passes, _tiled_solve
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
@@ -38,6 +39,7 @@ _STRUCTURES: dict[Any, Structure | None] = {
 }
 
 
+@or_on_dask
 def inv(
     a: Any,
     overwrite_a: bool = False,

@@ -17,6 +17,7 @@ from scipy.linalg import (
 
 from taskla import lapack
 from taskla.linalg import _passes, _tiled_factors
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
@@ -38,6 +39,7 @@ from taskla.linalg._triangles import is_narrow, solve_triangle
 __all__ = ["lu", "lu_factor", "lu_solve"]
 
 
+@or_on_dask
 def lu_factor(
     a: Any,
     overwrite_a: bool = False,
@@ -113,10 +115,11 @@ def lu_factor(
     for number in np.ravel(info).tolist():
         if number:
             message = f"Diagonal number {number} is exactly zero. Singular matrix."
-            warnings.warn(message, LinAlgWarning, stacklevel=2)
+            warnings.warn(message, LinAlgWarning, stacklevel=3)
     return factors, piv
 
 
+@or_on_dask
 def lu_solve(
     lu_and_piv: tuple[Any, ArrayLike],
     b: Any,
@@ -176,6 +179,7 @@ def lu_solve(
     return scipy_lu_solve((factors, piv), b, trans, overwrite_b, check_finite) if x is None else x
 
 
+@or_on_dask
 def lu(
     a: Any,
     permute_l: bool = False,
@@ -274,7 +278,7 @@ def getrf(a: Array, nb: int | None) -> tuple[Array, int]:
     ``info`` is the position, counted from 1, of the first exact zero on U's diagonal; 0 if none.
     """
     A = tiled(a, nb)
-    piv = lapack.getrf(A)
+    piv = np.asarray(lapack.getrf(A))
     fetch(A, a)
     zeros = np.flatnonzero(a.diagonal() == 0)
     return piv, int(zeros[0]) + 1 if zeros.size else 0

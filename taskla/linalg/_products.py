@@ -12,6 +12,7 @@ from scipy.linalg import get_blas_funcs, norm as scipy_norm
 
 from taskla import engines, lapack
 from taskla.linalg import _passes, _tiled_products
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     fetch,
@@ -44,6 +45,7 @@ _NORMS: dict[Hashable, Callable[[Array], float]] = {
 }
 
 
+@or_on_dask
 def matmul(
     x1: Any,
     x2: Any,
@@ -97,6 +99,7 @@ def matmul(
     return numpy_matmul(x1, x2, out=out, **options) if product is None else product
 
 
+@or_on_dask
 def symm(
     a: Any,
     b: Any,
@@ -179,6 +182,7 @@ def symm(
     return x
 
 
+@or_on_dask
 def norm(
     a: Any,
     ord: Any = None,

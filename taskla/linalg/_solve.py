@@ -17,6 +17,7 @@ from scipy.linalg import (
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
 from taskla.linalg import _condition, _lu, _passes, _tiled_solve
+from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
     Overwrite,
@@ -50,6 +51,7 @@ _STRUCTURES: dict[Any, Structure | None] = {
 }
 
 
+@or_on_dask
 def solve(
     a: Any,
     b: Any,
@@ -158,6 +160,7 @@ def solve(
     return x[..., 0] if b1.ndim == 1 else x
 
 
+@or_on_dask
 def solve_triangular(
     a: Any,
     b: Any,

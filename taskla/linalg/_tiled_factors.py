@@ -23,10 +23,18 @@ from taskla.linalg._tiled import (
     writable,
 )
 from taskla.matrix import TiledMatrix
-from taskla.operands import Columns, diagonal, full, layouts, run, square
-from taskla.programs import Layout
+from taskla.operands import diagonal, full, interchanges_of, layouts, run, square
 
-__all__ = ["cho_factor", "cho_solve", "cholesky", "lu", "lu_diagonal", "lu_factor", "lu_solve"]
+__all__ = [
+    "cho_factor",
+    "cho_solve",
+    "cholesky",
+    "lu",
+    "lu_diagonal",
+    "lu_factor",
+    "lu_solve",
+    "permuted_rows",
+]
 
 
 # Cholesky -----------------------------------------------------------------------------------------
@@ -119,9 +127,7 @@ def lu(
     factors, piv, _ = lu_factor(A, overwrite_a, check_finite, nb)
     lower, upper = _triangles(factors)
     if permute_l:
-        column = Columns.of_vector(piv + 1, A.nb)
-        pivots = Layout(piv.size, 1, A.nb, piv.dtype, "P", everywhere=True)
-        run(_permuted, [lower, column], (*layouts(("A",), A=lower), pivots))
+        permuted_rows(lower, piv)
         return lower, upper
     p = np.argsort(row_order(piv, A.m))
     if p_indices:
@@ -166,6 +172,12 @@ def _triangles(factors: TiledMatrix) -> tuple[TiledMatrix, TiledMatrix]:
         TiledMatrix.from_function(lower, (m, k), nb, type_, distribution=owner),
         TiledMatrix.from_function(upper, (k, n), nb, type_, distribution=owner),
     )
+
+
+def permuted_rows(A: TiledMatrix, piv: Any) -> None:
+    """Undo the interchanges of `getrf` in the rows of a matrix."""
+    column, pivots = interchanges_of(piv, min(A.m, A.n), A)
+    run(_permuted, [A, column], (*layouts(("A",), A=A), pivots))
 
 
 def _permuted(flow: TaskFlow, A: Tiles, P: Tiles) -> None:

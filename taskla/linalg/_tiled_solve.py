@@ -30,7 +30,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo
 from taskla.operands import diagonal, square
 
-__all__ = ["inv", "solve", "solve_triangular"]
+__all__ = ["Structure", "inv", "solve", "solve_triangular", "structure_of"]
 
 Structure: TypeAlias = Literal["general", "positive", "lower", "upper"]
 
@@ -63,7 +63,7 @@ def solve(
     dtype = common_dtype(a=left, b=right)
     if transposed and dtype.kind == "c":
         raise NotImplementedError("transposed is True and the matrices are complex")
-    structure, uplo = _structure(left, assume_a, lower)
+    structure, uplo = structure_of(left, assume_a, lower)
     finite(check_finite, left, uplo=uplo)
     finite(check_finite, right)
     X = writable(right, size, dtype, overwrite_b)
@@ -155,7 +155,7 @@ def inv(
     """Return the inverse and the reciprocal condition number."""
     square(a=A)
     size = tile_size(nb, A)
-    structure, uplo = _structure(A, assume_a, lower)
+    structure, uplo = structure_of(A, assume_a, lower)
     finite(check_finite, A, uplo=uplo)
     X = writable(A, size, A.dtype, overwrite_a)
     if structure == "general":
@@ -234,7 +234,7 @@ def _square(a: Given) -> None:
         raise ValueError(f"a must be square, not {a.shape[0]} x {a.shape[1]}")
 
 
-def _structure(a: Given, assume_a: Any, lower: Any) -> tuple[Structure, Uplo | None]:
+def structure_of(a: Given, assume_a: Any, lower: Any) -> tuple[Structure, Uplo | None]:
     """Return what a matrix is taken for, and the triangle of it that is used.
 
     Raises

@@ -1,0 +1,485 @@
+"""The engine on a Dask cluster."""
+
+from __future__ import annotations
+
+import atexit
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla import distributions, schedulers
+from taskla.coarsening import INITIAL, Coarse, coarsen
+from taskla.distributions import Distribution
+from taskla.engines.base import Engine, TileSource, at_least_one
+from taskla.engines.dask_cluster import Cluster
+from taskla.engines.dask_collection import Collection, joined
+from taskla.engines.dask_matrix import DaskMatrix, tile_of
+from taskla.engines.dask_program import Where, tasks
+from taskla.engines.execution import check_declared
+from taskla.engines.threads import FUSE, ThreadsEngine
+from taskla.formats import working_dtype
+from taskla.graph import Grid, TaskGraph
+from taskla.interchanges import interchanges
+from taskla.matrix import BlockFunction
+from taskla.matrix_layout import Layout
+from taskla.matrix_place import ALONE, Place
+from taskla.matrix_store import layout_asked_for
+from taskla.partial_sums import partial_sums
+from taskla.placement import near_large, place
+from taskla.schedulers import Policy
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["DaskEngine"]
+
+Result = TypeVar("Result")
+
+#: Iterations of an algorithm's loop that one task may do of a strip.
+WINDOW = 1
+
+
+class DaskEngine(Engine):
+    """Workers of a Dask cluster; tiles stay on the workers that own them.
+
+    Inside ``with`` new matrices are lazy: functions build a Dask graph, and Dask runs it when a
+    result is computed, persisted, gathered or saved. See the page on Dask in the documentation.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        Default: the current one (inside of a task, that of its worker); without one, that of a new
+        `distributed.LocalCluster` on the loopback interface, which is closed when ``with`` ends.
+    workers : int, optional
+        Processes of that new cluster, with one thread each. Default: `LocalCluster`'s.
+    distribution : str or Distribution, default "col"
+        Of new matrices for which none is given. A name stands for as many ranks as there are
+        workers now; an object may have more: ranks are shared out to the workers that there are.
+    policy : str or Policy, default "lws"
+        In which order the threads of a worker take the tile tasks of one task.
+    fuse : int, optional
+        As of the threads engine.
+    window : int, optional
+        Iterations of an algorithm's loop that one task may do of a strip, at least 1. Default: 1.
+
+    Raises
+    ------
+    ImportError
+        When distributed is not installed.
+    ValueError
+        When an option is not allowed.
+    TypeError
+        When `client` is no client, or an asynchronous one.
+    """
+
+    name = "dask"
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        workers: int | None = None,
+        distribution: str | Distribution = "col",
+        policy: str | Policy = "lws",
+        fuse: int | None = None,
+        window: int | None = None,
+    ) -> None:
+        # what is wrong is said before a cluster starts
+        if workers is not None:
+            at_least_one("workers", workers)
+        for name, value in (("fuse", fuse), ("window", window)):
+            if value is not None:
+                at_least_one(name, value)
+        schedulers.get(policy)
+        if isinstance(distribution, str):
+            distributions.get(distribution, 1)
+        self._set(Cluster(client, workers), distribution, policy, fuse, window)
+
+    @classmethod
+    def implicit(
+        cls, distribution: str | Distribution = "col", window: int | None = None
+    ) -> DaskEngine:
+        """Return an engine on the current client, or, without one, on whatever Dask will take.
+
+        Parameters
+        ----------
+        distribution, window
+            As of the constructor.
+        """
+        engine = cls.__new__(cls)
+        engine._set(Cluster.current(), distribution, "lws", None, window)
+        return engine
+
+    def _set(
+        self,
+        cluster: Cluster,
+        distribution: str | Distribution,
+        policy: str | Policy,
+        fuse: int | None,
+        window: int | None,
+    ) -> None:
+        self.policy = schedulers.get(policy)
+        self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
+        self.window = WINDOW if window is None else at_least_one("window", window)
+        self._cluster = cluster
+        self.distribution = self.owners(distribution)
+        self._known: WeakKeyDictionary[TaskGraph, dict[Any, Coarse]] = WeakKeyDictionary()
+        self._entered: list[AbstractContextManager[Any]] = []
+
+    def __repr__(self) -> str:
+        return (
+            f"DaskEngine(client={self.client!r}, distribution={self.distribution.name!r}, "
+            f"policy={self.policy.name!r}, fuse={self.fuse}, window={self.window})"
+        )
+
+    @property
+    def client(self) -> Client | None:
+        """The client; None where Dask computes without one."""
+        return self._cluster.client
+
+    @property
+    def recomputed(self) -> int:
+        """Tasks that workers have done again because what came of them was lost."""
+        return self._cluster.recomputed()
+
+    def owners(self, distribution: str | Distribution) -> Distribution:
+        """Return a distribution by its name, for as many ranks as there are workers."""
+        if isinstance(distribution, str):
+            return distributions.get(distribution, max(1, len(self._cluster.workers())))
+        return distribution
+
+    # -- matrices ----------------------------------------------------------------------------------
+
+    @property
+    def place(self) -> Place:
+        """Where new matrices are made: on Dask."""
+        return Place(0, 1, None, ALONE, maker=self)
+
+    def from_function(
+        self,
+        f: BlockFunction,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        distribution: str | Distribution | None,
+    ) -> DaskMatrix:
+        """Return a matrix that workers assemble."""
+        return DaskMatrix.of_function(self, f, layout, dtype, self._owners(distribution, layout))
+
+    def from_array(
+        self,
+        array: NDArray[Any],
+        layout: Layout,
+        dtype: np.dtype[Any],
+        distribution: str | Distribution | None,
+    ) -> DaskMatrix:
+        """Return a matrix of copies of an array's tiles."""
+        return DaskMatrix.of_array(self, array, layout, dtype, self._owners(distribution, layout))
+
+    def from_dask(self, x: Any, layout: Layout, distribution: Any) -> DaskMatrix:
+        """Return a matrix of the chunks of a Dask array."""
+        return DaskMatrix.of_dask(self, x, layout, self._owners(distribution, layout))
+
+    def matrix(
+        self,
+        x: Any,
+        nb: int | None = None,
+        uplo: str | None = None,
+        distribution: str | Distribution | None = None,
+    ) -> DaskMatrix:
+        """Return a matrix of the chunks of a Dask array: see `TiledMatrix.from_dask`."""
+        import dask.array as da
+
+        if not isinstance(x, da.Array):
+            raise TypeError(f"x must be a dask.array.Array, not {type(x).__name__}")
+        if x.ndim not in (1, 2):
+            raise ValueError(f"x has {x.ndim} dimensions; a matrix has 2, a vector 1")
+        if any(math.isnan(size) for size in x.shape):
+            raise ValueError("x has chunks of unknown size; x.compute_chunk_sizes() finds them")
+        dtype = working_dtype(x.dtype)
+        if nb is None:
+            nb = _chunk_size(x.chunks)
+        shape = x.shape if x.ndim == 2 else (*x.shape, 1)
+        layout = layout_asked_for(shape, nb, dtype, uplo)
+        return self.from_dask(x, layout, distribution)
+
+    def zeros(
+        self,
+        shape: tuple[int, int],
+        nb: int | None,
+        dtype: np.dtype[Any],
+        distribution: str | Distribution | None = None,
+    ) -> DaskMatrix:
+        """Return a matrix of zeros, which no task makes."""
+        layout = layout_asked_for(shape, nb, dtype, None)
+        owners = self._owners(distribution, layout)
+        return DaskMatrix(layout, dtype, self, {}, joined([]), owners)
+
+    def _owners(self, distribution: str | Distribution | None, layout: Layout) -> Distribution:
+        return self.distribution if distribution is None else self.owners(distribution)
+
+    def fetch(self, graph: Any, wheres: Sequence[Where]) -> list[NDArray[Any]]:
+        """Return tiles, computed if need be; of a value of which some are wanted, these alone."""
+        return self._get(*_asking(graph, wheres))
+
+    def _get(self, graph: Any, keys: list[Hashable]) -> list[Any]:
+        optimized = Collection.__dask_optimize__(graph, keys)
+        if self.client is not None:
+            return list(self.client.get(optimized, keys))
+        from dask.base import get_scheduler
+        from dask.threaded import get
+
+        return list((get_scheduler() or get)(optimized, keys))
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def run(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
+        """Add the tasks of a graph to what Dask is to compute: see `Engine.run`.
+
+        Nothing is computed, unless a matrix that is written is in the memory of this process: then
+        all that the graph writes is, and that matrix gets its tiles.
+        """
+        if graph.n == 0:
+            return
+        given = self._given(graph, matrices)
+        maps = [self._map_of(grid, given.get(grid)) for grid in graph.grids]
+        rowwise = tuple(
+            grid.base for grid, matrix in given.items() if getattr(matrix, "uplo", None) == "upper"
+        )
+        coarse = self.coarse(graph, maps, rowwise)
+        initial, local, graphs = self._initial(coarse, given)
+        checked = _checked(given)
+        token = _token(_signature(graph), initial, checked, self.fuse, self.policy.name, coarse)
+        policy = self.policy.name if self.policy.name in schedulers.available() else self.policy
+        shapes = _shapes(graph, given)
+        made = tasks(coarse, token, rowwise, policy, self.fuse, initial, checked, shapes)
+        name = f"{graph.name or 'graph'}-{token}"
+        self._cluster.announce(token, graph)
+        whole = joined([*graphs, joined([], f"array-{token}", local)], name, made.graph)
+        self._rebind(given, made.home, whole)
+
+    def _rebind(self, given: Mapping[Grid, Any], homes: Mapping[int, Where], whole: Any) -> None:
+        """Let matrices be what a program has made of them."""
+        wanted: list[tuple[Any, int, int, Where]] = []
+        changed: list[Collection] = []
+        for grid, matrix in given.items():
+            home = _tiles_of(homes, grid)
+            if isinstance(matrix, Collection):
+                if home:
+                    matrix.where.update(home)
+                    matrix.graph = whole
+                if isinstance(matrix, DaskMatrix):
+                    matrix.unchecked = False
+                changed.append(matrix)
+            else:
+                wanted += [(matrix, *tile, where) for tile, where in home.items()]
+        if wanted:
+            self._bring(whole, wanted, changed)
+
+    def _given(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> dict[Grid, Any]:
+        grids = [grid for grid in graph.grids if not grid.scratch]
+        if len(matrices) != len(grids):
+            raise ValueError(
+                f"matrices has length {len(matrices)}; the graph has {len(grids)} "
+                f"({', '.join(grid.name for grid in grids)})"
+            )
+        for grid, matrix in zip(grids, matrices, strict=True):
+            check_declared(graph, grid, matrix)
+            _check_stored(graph, grid, matrix)
+        return dict(zip(grids, matrices, strict=True))
+
+    def _map_of(self, grid: Grid, matrix: Any) -> Distribution | None:
+        if grid.scratch or grid.everywhere:
+            return None
+        found = getattr(matrix, "distribution", None)
+        return found if isinstance(found, Distribution) else self.distribution
+
+    def coarse(
+        self, graph: TaskGraph, maps: Sequence[Distribution | None], rowwise: tuple[int, ...]
+    ) -> Coarse:
+        """Return a program in joined tasks; it is kept, as programs are run many times."""
+        known = self._known.setdefault(graph, {})
+        key = (tuple(maps), rowwise, self.window)
+        if key not in known:
+            program = interchanges(partial_sums(near_large(place(graph, maps))))
+            known[key] = coarsen(program, rowwise, self.window)
+        return known[key]
+
+    def _initial(
+        self, coarse: Coarse, given: Mapping[Grid, Any]
+    ) -> tuple[dict[int, Where], dict[Hashable, Any], list[Any]]:
+        """Where tiles are at first, those of this process's memory as parts of the graph."""
+        from dask.task_spec import DataNode
+
+        found = {
+            tile
+            for task in coarse.joined
+            for tile, maker in task.inputs.items()
+            if maker == INITIAL
+        }
+        initial: dict[int, Where] = {}
+        local: dict[Hashable, Any] = {}
+        graphs = []
+        for grid, matrix in given.items():
+            if isinstance(matrix, Collection):
+                graphs.append(matrix.graph)
+                for (i, j), where in matrix.where.items():
+                    initial[grid.base + i + j * grid.mt] = where
+                continue
+            for tile in found:
+                if grid.base <= tile < grid.end:
+                    j, i = divmod(tile - grid.base, grid.mt)
+                    array = np.array(matrix.tile(i, j).array, order="F")
+                    key = (f"array-{_token(array)}", grid.name, i, j)
+                    local[key] = DataNode(key, array)
+                    initial[tile] = Where(key, -1)
+        return {tile: initial[tile] for tile in found if tile in initial}, local, graphs
+
+    def _bring(
+        self, graph: Any, wanted: Sequence[tuple[Any, int, int, Where]], changed: list[Collection]
+    ) -> None:
+        """Compute, and set tiles of matrices in this process's memory to what comes of it."""
+        graph, asked = _asking(graph, [where for *_, where in wanted])
+        if self.client is None:
+            arrays = self._get(graph, asked)
+        else:
+            # what is computed on the way stays on the workers, for what comes next
+            others = list(dict.fromkeys(key for matrix in changed for key in matrix.tile_keys()))
+            optimized = Collection.__dask_optimize__(graph, asked + others)
+            futures = self.client.get(optimized, asked + others, sync=False)
+            kept = dict(zip(others, futures[len(asked) :], strict=True))
+            for matrix in changed:
+                matrix.graph = matrix._persisted(kept).graph
+            arrays = self.client.gather(futures[: len(asked)])
+        for (matrix, i, j, _), array in zip(wanted, arrays, strict=True):
+            matrix.tile(i, j).array[...] = array
+
+    def map(
+        self, function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+    ) -> list[Result]:
+        """Return ``[function(*a) for a in arguments]``, on the threads of this process.
+
+        What is mapped works on this process's memory; for functions on workers there are the
+        client's ``map`` and `TiledMatrix.from_function`.
+        """
+        return ThreadsEngine(policy=self.policy, progress=False).map(function, arguments)
+
+    def set_default(self) -> None:
+        """Put this engine in force: see `Engine.set_default`. Its cluster is closed at the end."""
+        super().set_default()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Close the cluster that the engine has started, if it has."""
+        self._cluster.close()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        # what else asks for a client inside of `with` means this one
+        current = nullcontext() if self.client is None else self.client.as_current()
+        current.__enter__()
+        self._entered.append(current)
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        super().__exit__(*details)
+        self._entered.pop().__exit__(None, None, None)
+        if not self._entered:
+            self.close()
+
+
+def _chunk_size(chunks: tuple[tuple[int, ...], ...]) -> int | None:
+    """Return the size of square chunks, all alike but for smaller ones at the end; else None."""
+    sizes = {sizes[0] for sizes in chunks if len(sizes) > 1 or len(chunks) == 1}
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    regular = all(
+        all(part == size for part in parts[:-1]) and 0 < parts[-1] <= size for parts in chunks
+    )
+    return size if regular and size > 0 else None
+
+
+def _asking(graph: Any, wheres: Sequence[Where]) -> tuple[Any, list[Hashable]]:
+    """Return a graph with a key for each of some tiles, and these keys."""
+    from dask.task_spec import Task, TaskRef
+
+    name = f"fetch-{_token(wheres)}"
+    asked: dict[Hashable, Any] = {
+        (name, number): Task((name, number), tile_of, TaskRef(source), position)
+        for number, (source, position) in enumerate(wheres)
+    }
+    return joined([graph], name, asked), list(asked)
+
+
+def _check_stored(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
+    """Refuse tasks on tiles that a triangle does not store."""
+    uplo = getattr(matrix, "uplo", None)
+    if uplo is None:
+        return
+    tiles = np.unique(graph.tiles[(graph.tiles >= grid.base) & (graph.tiles < grid.end)])
+    i, j = grid.coordinates(tiles)
+    missing = np.flatnonzero(i < j if uplo == "lower" else i > j)
+    if missing.size:
+        at = int(i[missing[0]]), int(j[missing[0]])
+        raise ValueError(f"{grid.name} stores its {uplo} triangle only, and tile {at} is asked for")
+
+
+def _tiles_of(home: Mapping[int, Where], grid: Grid) -> dict[tuple[int, int], Where]:
+    """Those of some tile numbers that are in a grid, by row and column."""
+    found = {}
+    for tile, where in home.items():
+        if grid.base <= tile < grid.end:
+            j, i = divmod(tile - grid.base, grid.mt)
+            found[i, j] = where
+    return found
+
+
+def _checked(given: Mapping[Grid, Any]) -> dict[int, str]:
+    """The tiles to be checked, and which part of each."""
+    checked: dict[int, str] = {}
+    for grid, matrix in given.items():
+        if isinstance(matrix, DaskMatrix) and matrix.unchecked:
+            triangle = "G" if matrix.uplo is None else matrix.uplo[0].upper()
+            for i, j in matrix.where:
+                checked[grid.base + i + j * grid.mt] = triangle if i == j else "G"
+    return checked
+
+
+def _shapes(graph: TaskGraph, given: Mapping[Grid, Any]) -> dict[int, tuple[int, int]]:
+    """The shapes of tiles in this process's memory: columns beside a matrix have their own."""
+    found: dict[int, tuple[int, int]] = {}
+    used = np.unique(graph.tiles)
+    for grid, matrix in given.items():
+        if isinstance(matrix, Collection):
+            continue
+        for tile in used[(used >= grid.base) & (used < grid.end)].tolist():
+            j, i = divmod(tile - grid.base, grid.mt)
+            found[tile] = matrix.tile(i, j).shape
+    return found
+
+
+def _signature(graph: TaskGraph) -> bytes:
+    digest = blake2b(repr((graph.grids, graph.kinds, graph.name)).encode(), digest_size=16)
+    for array in (graph.kind, graph.indptr, graph.tiles, graph.operand, graph.modes, graph.calls):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
+
+
+def _token(*parts: Any) -> str:
+    """Return a name for some things that only the same things have."""
+    digest = blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(repr((part.shape, part.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(part.T).data)
+        elif isinstance(part, Coarse):
+            digest.update(part.program.rank.tobytes())
+            digest.update(repr([task.tasks for task in part.joined]).encode())
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()

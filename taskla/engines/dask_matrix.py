@@ -1,0 +1,560 @@
+"""Tiled matrices whose tiles are keys of a Dask graph: lazy, or on the workers of a cluster."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from taskla.distributions import Distribution
+from taskla.engines.dask_collection import Collection, Gathering, Home, joined
+from taskla.engines.dask_program import Where
+from taskla.engines.dask_work import Made, made
+from taskla.errors import SingularMatrixError
+from taskla.formats import working_dtype
+from taskla.graph import Grid
+from taskla.matrix import BlockFunction, TiledMatrix
+from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_place import Collectives
+from taskla.matrix_store import allocate, triangle
+from taskla.tile import Tile
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["DaskMatrix", "DaskVector", "Fill"]
+
+Fill = Literal["triangle", "symmetric", "hermitian"] | None
+
+
+class DaskMatrix(Collection, TiledMatrix):
+    """A tiled matrix on Dask: each tile is a part of what a key of a graph stands for.
+
+    Made inside ``with tla.engine("dask")`` by `TiledMatrix.from_function`, `zeros` and so on, or
+    from a Dask array by `TiledMatrix.from_dask`. It is a Dask collection: ``dask.compute``,
+    ``persist``, ``visualize`` and `futures_of` take it, and `compute` and `persist` use the client
+    of the engine that it was made under. Functions that work in place give it new keys; nothing
+    runs, and no tile that exists changes.
+
+    Attributes
+    ----------
+    m, n, nb, shape, mt, nt, uplo, layout, dtype, distribution
+        As of `TiledMatrix`.
+    order : {"F"}
+    nbytes : int
+        Bytes in all of its tiles.
+    engine : DaskEngine
+    """
+
+    engine: Home
+
+    def __init__(
+        self,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        engine: Home,
+        where: Mapping[tuple[int, int], Where],
+        graph: Any,
+        distribution: Distribution | None = None,
+        unchecked: bool = False,
+    ) -> None:
+        self.layout = layout
+        self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
+        self.shape = layout.m, layout.n
+        self.mt, self.nt = layout.mt, layout.nt
+        self.dtype = dtype
+        self.distribution = engine.distribution if distribution is None else distribution
+        self.nbytes = layout.entries * dtype.itemsize
+        self.order = "F"
+        self.writeable = True
+        self.engine = engine
+        self.where = dict(where)
+        self.graph = graph
+        #: whether the next program is to check that its entries are finite
+        self.unchecked = unchecked
+
+    def __repr__(self) -> str:
+        return (
+            f"DaskMatrix({self.m} x {self.n} {self.dtype}, nb={self.nb}, "
+            f"{self.mt} x {self.nt} tiles, uplo={self.uplo!r}, {self.nbytes} bytes, "
+            f"{len(set(self.tile_keys()))} keys)"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DaskMatrix cannot be pickled: pass its to_dask(), or to_array()")
+
+    # -- made from something -----------------------------------------------------------------------
+
+    @classmethod
+    def of_function(
+        cls,
+        engine: Home,
+        f: BlockFunction,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        distribution: Distribution | None = None,
+    ) -> Self:
+        """Return a matrix of which workers assemble the strips: see `TiledMatrix.from_function`."""
+        from dask.base import tokenize
+        from dask.task_spec import DataNode, Task, TaskRef
+
+        from taskla.engines.dask_task import About, StripTask
+
+        owners = engine.distribution if distribution is None else distribution
+        token = tokenize(f, layout, dtype.str, owners.name, owners.ranks)
+        grid = Grid("A", layout.m, layout.n, layout.nb, dtype)
+        function = (f"function-{token}",)
+        tasks: dict[Hashable, Task] = {function: DataNode(function, f)}
+        where: dict[tuple[int, int], Where] = {}
+        for (strip, rank), tiles in _strips(layout, owners).items():
+            key = (f"assemble-{token}", strip, rank)
+            numbers = tuple(grid.base + i + j * grid.mt for i, j in tiles)
+            shape = Made(numbers, 1 if layout.uplo == "upper" else 0, True)
+            about = About(token, rank, 0, "assemble", tuple((0, i, j) for i, j in tiles), 0.0)
+            tasks[key] = StripTask(
+                key, made, grid, shape, layout.uplo, TaskRef(function), about=about
+            )
+            where |= {tile: Where(key, position) for position, tile in enumerate(tiles)}
+        graph = joined([], f"assemble-{token}", tasks)
+        return cls(layout, dtype, engine, where, graph, owners)
+
+    @classmethod
+    def of_array(
+        cls,
+        engine: Home,
+        array: NDArray[Any],
+        layout: Layout,
+        dtype: np.dtype[Any],
+        distribution: Distribution | None = None,
+    ) -> Self:
+        """Return a matrix of copies of an array's tiles, which go to the workers when they run."""
+        from dask.task_spec import DataNode
+
+        token = uuid.uuid4().hex
+        nodes: dict[Hashable, Any] = {}
+        where = {}
+        for i, j in layout.tiles():
+            key = (f"array-{token}", i, j)
+            block = array[layout.rows(i), layout.cols(j)]
+            nodes[key] = DataNode(
+                key, np.array(triangle(block, layout.uplo) if i == j else block, dtype, order="F")
+            )
+            where[i, j] = Where(key, -1)
+        graph = joined([], f"array-{token}", nodes)
+        return cls(layout, dtype, engine, where, graph, distribution)
+
+    @classmethod
+    def of_dask(
+        cls,
+        engine: Home,
+        x: da.Array,
+        layout: Layout,
+        distribution: Distribution | None = None,
+        unchecked: bool = False,
+    ) -> Self:
+        """Return a matrix whose tiles are the chunks of an array, rechunked where they are not."""
+        dtype = working_dtype(x.dtype)
+        if x.ndim == 1:
+            x = x[:, None]
+        rows = tuple(_length(layout.rows(i)) for i in range(layout.mt))
+        cols = tuple(_length(layout.cols(j)) for j in range(layout.nt))
+        chunks = (rows or (0,), cols or (0,))
+        if x.chunks != chunks:
+            x = x.rechunk(chunks, method="tasks")
+        where = {(i, j): Where((x.name, i, j), -1) for i, j in layout.tiles()}
+        return cls(layout, dtype, engine, where, x.dask, distribution, unchecked)
+
+    def like(self, dtype: DTypeLike | None = None) -> DaskMatrix:
+        """Return a matrix of zeros with the same shape, tile size, uplo and distribution."""
+        kind = self.dtype if dtype is None else np.dtype(dtype)
+        return type(self)(self.layout, kind, self.engine, {}, joined([]), self.distribution)
+
+    def copy(self) -> DaskMatrix:
+        """Return a matrix of the same tiles: what is worked on in place gets new ones."""
+        return type(self)(
+            self.layout,
+            self.dtype,
+            self.engine,
+            self.where,
+            self.graph,
+            self.distribution,
+            self.unchecked,
+        )
+
+    def astype(self, dtype: DTypeLike) -> DaskMatrix:
+        """Return a copy in another dtype; TypeError for complex to real."""
+        wanted = np.dtype(dtype)
+        if wanted == self.dtype:
+            return self.copy()
+        if not np.can_cast(self.dtype, wanted, "same_kind"):
+            raise TypeError(f"dtype is {wanted}, and the matrix is {self.dtype}")
+        return self.of_dask(
+            self.engine, self.to_dask().astype(wanted), self.layout, self.distribution
+        )
+
+    def stored_as(self, uplo: Uplo | None) -> DaskMatrix:
+        """Return the same tiles as a matrix that stores one triangle."""
+        if uplo == self.uplo:
+            return self.copy()
+        result = self.copy()
+        layout = replace(self.layout, uplo=uplo)
+        where = {tile: self.where[tile] for tile in layout.tiles() if tile in self.where}
+        return type(self)(
+            layout,
+            self.dtype,
+            self.engine,
+            where,
+            self.graph,
+            self.distribution,
+            result.unchecked,
+        )
+
+    def redistribute(self, distribution: str | Distribution) -> DaskMatrix:
+        """Return a copy whose tiles tasks work on where `distribution` says."""
+        result = self.copy()
+        result.distribution = self.engine.owners(distribution)
+        return result
+
+    def vector(self, n: int, dtype: DTypeLike) -> DaskVector:
+        """Return what a program may put beside the matrix: pivots, say."""
+        return DaskVector(n, self.nb, np.dtype(dtype), self.engine, {}, joined([]))
+
+    def interchanges(self, piv: Any, k: int) -> DaskVector | None:
+        """Return what lazy pivots stand for; None for those that are here."""
+        if isinstance(piv, DaskVector):
+            found = piv
+        elif hasattr(piv, "__dask_graph__"):
+            found = DaskVector.of_dask(self.engine, piv, self.nb)
+        else:
+            return None
+        if found.m != k:
+            raise ValueError(f"piv has length {found.m}; it must be {k}")
+        return found
+
+    def like_function(self, f: BlockFunction) -> DaskMatrix:
+        """Return the matrix of a function, laid out as this one."""
+        return self.of_function(self.engine, f, self.layout, self.dtype, self.distribution)
+
+    def guard_diagonal(self, what: Literal["pivot", "matrix", "triangle"]) -> None:
+        """Have tasks look for zeros on the diagonal before anything uses it, and raise.
+
+        Parameters
+        ----------
+        what : {"pivot", "matrix", "triangle"}
+            What the error says of it.
+        """
+        from dask.task_spec import TaskRef
+
+        from taskla.engines.dask_task import About, StripTask
+
+        diagonal: dict[Hashable, list[tuple[int, int]]] = {}
+        rank: dict[Hashable, int] = {}
+        for k in range(min(self.mt, self.nt)):
+            if (k, k) in self.where:
+                key, position = self.where[k, k]
+                diagonal.setdefault(key, []).append((position, k * self.nb))
+                rank[key] = int(self.distribution(k, k)) if self.distribution else 0
+            else:
+                diagonal.setdefault(None, []).append((-1, k * self.nb))
+        token = tokenize_tiles(self, what)
+        name = f"nonzero-{token}"
+        tasks: dict[Hashable, Any] = {}
+        guarded: dict[Hashable, Hashable] = {}
+        for number, (key, places) in enumerate(diagonal.items()):
+            guarded[key] = (name, number)
+            about = About(token, rank.get(key, 0), 0, "nonzero", (), 0.0)
+            source = None if key is None else TaskRef(key)
+            tasks[guarded[key]] = StripTask(
+                guarded[key], _guarded, source, tuple(places), what, about=about
+            )
+        self.where = {
+            tile: Where(guarded.get(where.key, where.key), where.position)
+            for tile, where in self.where.items()
+        }
+        self.graph = joined([self.graph], name, tasks)
+
+    # -- its tiles ---------------------------------------------------------------------------------
+
+    def tile(self, i: int, j: int) -> Tile:
+        """Raise TypeError: tiles are on workers, and are not changed."""
+        raise TypeError(
+            f"tile ({i}, {j}) is a part of a Dask graph; block(i, j), to_array() and compute() "
+            "bring what it holds, to_dask() makes an array of it"
+        )
+
+    def put(self, i: int, j: int, block: NDArray[Any]) -> None:
+        """Raise TypeError: see `tile`."""
+        self.tile(i, j)
+
+    def own_tiles(self) -> list[tuple[int, int]]:
+        """Return the indices of all tiles that exist."""
+        return list(self.layout.tiles())
+
+    def block(self, i: int, j: int) -> NDArray[Any]:
+        """Return what tile (i, j) holds, computed if need be."""
+        self._exists(i, j)
+        if (i, j) not in self.where:
+            shape = _length(self.layout.rows(i)), _length(self.layout.cols(j))
+            return np.zeros(shape, self.dtype, order="F")
+        (array,) = self.engine.fetch(self.graph, [self.where[i, j]])
+        return triangle(array, self.uplo) if i == j else array
+
+    def _exists(self, i: int, j: int) -> None:
+        if not (0 <= i < self.mt and 0 <= j < self.nt and self.layout.stores(i, j)):
+            limit = {None: "", "lower": ", i >= j", "upper": ", i <= j"}[self.uplo]
+            raise IndexError(
+                f"tile ({i}, {j}) does not exist; "
+                f"allowed: 0 <= i < {self.mt}, 0 <= j < {self.nt}{limit}"
+            )
+
+    @property
+    def _collectives(self) -> Collectives:
+        return Gathering()
+
+    # -- Dask --------------------------------------------------------------------------------------
+
+    def to_dask(self, fill: Fill = None) -> da.Array:
+        """Return a Dask array with the tiles for chunks; nothing is moved or computed.
+
+        Parameters
+        ----------
+        fill : {None, "triangle", "symmetric", "hermitian"}
+            What to put into the triangle that is not stored: see `TiledMatrix.to_array`.
+
+        Raises
+        ------
+        ValueError
+            When `fill` is not allowed.
+        """
+        import dask.array as da
+
+        if fill not in (None, "triangle", "symmetric", "hermitian") or (fill and not self.uplo):
+            allowed = "None, triangle, symmetric, hermitian" if self.uplo else "None"
+            raise ValueError(f"fill is {fill!r}; allowed: {allowed}")
+        rows = tuple(_length(self.layout.rows(i)) for i in range(self.mt)) or (0,)
+        cols = tuple(_length(self.layout.cols(j)) for j in range(self.nt)) or (0,)
+        name, tasks = self._chunks(fill or "triangle", rows, cols)
+        return da.Array(joined([self.graph], name, tasks), name, (rows, cols), dtype=self.dtype)
+
+    def _chunks(
+        self, fill: str, rows: Sequence[int], cols: Sequence[int]
+    ) -> tuple[str, dict[Hashable, Any]]:
+        from dask.task_spec import Task, TaskRef
+
+        name = f"tile-{tokenize_tiles(self, fill)}"
+        tasks: dict[Hashable, Any] = {}
+        for i in range(max(self.mt, 1)):
+            for j in range(max(self.nt, 1)):
+                key = (name, i, j)
+                if not (i < self.mt and j < self.nt):
+                    shape = rows[i], cols[j]
+                    tasks[key] = Task(key, np.zeros, shape, self.dtype)
+                    continue
+                stored = self.layout.stores(i, j)
+                absent = ((i, j) if stored else (j, i)) not in self.where
+                if absent or (not stored and fill == "triangle"):
+                    shape = rows[i], cols[j]
+                    tasks[key] = Task(key, np.zeros, shape, self.dtype)
+                    continue
+                source, position = self.where[(i, j) if stored else (j, i)]
+                mirror = "" if stored else fill
+                part = (self.uplo or "") if i == j else ""
+                tasks[key] = Task(
+                    key, _chunk, TaskRef(source), position, part, mirror, fill, self.dtype
+                )
+        return name, tasks
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _assembled, (self.layout, self.dtype, self.tile_keys(), self.where)
+
+    def _rebuilt(self, graph: Any) -> DaskMatrix:
+        result = self.copy()
+        result.graph = graph
+        return result
+
+
+class DaskVector(Collection):
+    """A column beside a matrix, on Dask: the pivots of an LU factorisation, as LAPACK counts them.
+
+    Parameters
+    ----------
+    n, nb : int
+    dtype : numpy.dtype
+    engine : DaskEngine
+    where : mapping of (int, int) to Where
+        Its tiles, (k, 0).
+    graph : dask.highlevelgraph.HighLevelGraph
+    """
+
+    def __init__(
+        self,
+        n: int,
+        nb: int,
+        dtype: np.dtype[Any],
+        engine: Home,
+        where: Mapping[tuple[int, int], Where],
+        graph: Any,
+    ) -> None:
+        self.m, self.n, self.nb, self.dtype = n, 1, nb, dtype
+        self.mt = -(-n // nb)
+        self.engine = engine
+        self.where = dict(where)
+        self.graph = graph
+        self.unchecked = False
+
+    @classmethod
+    def of_dask(cls, engine: Home, x: da.Array, nb: int) -> DaskVector:
+        """Return the pivots that an array, counted from 0, stands for."""
+        column = (x[:, None] + 1).astype(np.int32).rechunk((nb, 1), method="tasks")
+        count = -(-x.shape[0] // nb)
+        where = {(k, 0): Where((column.name, k, 0), -1) for k in range(count)}
+        return cls(x.shape[0], nb, np.dtype(np.int32), engine, where, column.dask)
+
+    def tile(self, i: int, j: int) -> Tile:
+        """Raise TypeError: see `DaskMatrix.tile`."""
+        raise TypeError(
+            f"tile ({i}, {j}) is a part of a Dask graph; to_dask() makes an array of it"
+        )
+
+    def to_dask(self) -> da.Array:
+        """Return the interchanges as a Dask array, counted from 0 as SciPy does."""
+        import dask.array as da
+        from dask.base import tokenize
+        from dask.task_spec import Task, TaskRef
+
+        name = f"pivots-{tokenize(sorted(self.where.items(), key=str))}"
+        sizes = tuple(min(self.nb, self.m - k * self.nb) for k in range(self.mt)) or (0,)
+        tasks: dict[Hashable, Any] = {
+            (name, k): Task((name, k), _pivots, TaskRef(self.where[k, 0].key), self.where[k, 0][1])
+            for k in range(self.mt)
+        }
+        if not self.mt:
+            tasks[name, 0] = Task((name, 0), np.zeros, 0, self.dtype)
+        return da.Array(joined([self.graph], name, tasks), name, (sizes,), dtype=self.dtype)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Be an array to NumPy, counted from 0; it is computed."""
+        found = np.concatenate(
+            [array[:, 0] - 1 for array in self.engine.fetch(self.graph, self._tiles())]
+            or [np.zeros(0, self.dtype)]
+        )
+        return np.asarray(found, dtype or self.dtype)
+
+    def __len__(self) -> int:
+        return self.m
+
+    def from_zero(self) -> DaskVector:
+        """Return itself: as an array it counts from 0."""
+        return self
+
+    def _tiles(self) -> list[Where]:
+        return [self.where[k, 0] for k in range(self.mt)]
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
+        return _vector, (self.tile_keys(), self._tiles())
+
+    def _rebuilt(self, graph: Any) -> DaskVector:
+        return DaskVector(self.m, self.nb, self.dtype, self.engine, self.where, graph)
+
+
+# -- what tasks do ---------------------------------------------------------------------------------
+
+
+def tile_of(value: Any, position: int) -> NDArray[Any]:
+    """Return a tile from the value of its key."""
+    if position >= 0:
+        array: NDArray[Any] = value.array(position)
+        return array
+    array = np.asarray(value)
+    return array[:, None] if array.ndim == 1 else array
+
+
+def _chunk(
+    value: Any, position: int, part: str, mirror: str, fill: str, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a tile as a chunk of an array, in C order as arrays are."""
+    array = tile_of(value, position).astype(dtype, copy=False)
+    if mirror:
+        array = array.T.conj() if mirror == "hermitian" else array.T
+    elif part:
+        from taskla.matrix_store import merge_triangles
+
+        uplo: Uplo = "lower" if part == "lower" else "upper"
+        if fill == "triangle":
+            array = triangle(array, uplo)
+        else:
+            other = array.T.conj() if fill == "hermitian" else array.T
+            array = merge_triangles(array, other, uplo)
+            if fill == "hermitian" and dtype.kind == "c":
+                np.einsum("ii->i", array).imag = 0
+    return array
+
+
+def _pivots(value: Any, position: int) -> NDArray[Any]:
+    return tile_of(value, position)[:, 0].astype(np.int32) - np.int32(1)
+
+
+def _guarded(value: Any, places: Sequence[tuple[int, int]], what: str) -> Any:
+    """Return a value whose diagonal has no zeros in some places."""
+    for position, offset in places:
+        if value is None:
+            raise _zero(what, offset)
+        zeros = np.flatnonzero(tile_of(value, position).diagonal() == 0)
+        if zeros.size:
+            raise _zero(what, offset + int(zeros[0]))
+    return value
+
+
+def _zero(what: str, index: int) -> np.linalg.LinAlgError:
+    if what == "pivot":
+        return SingularMatrixError(index + 1)
+    if what == "triangle":
+        return np.linalg.LinAlgError(f"singular matrix: resolution failed at diagonal {index}")
+    return np.linalg.LinAlgError(f"A singular matrix detected: its diagonal element {index} is 0.")
+
+
+def tokenize_tiles(A: DaskMatrix, *more: Any) -> str:
+    """Return a name for what a matrix holds."""
+    from dask.base import tokenize
+
+    found: str = tokenize(sorted(A.where.items(), key=str), A.layout, A.dtype.str, *more)
+    return found
+
+
+def _assembled(
+    values: Any,
+    layout: Layout,
+    dtype: np.dtype[Any],
+    keys: list[Hashable],
+    where: dict[tuple[int, int], Where],
+) -> TiledMatrix:
+    """Return a matrix in this process's memory."""
+    by_key = dict(zip(keys, values, strict=True))
+    result = TiledMatrix(layout, dtype, allocate(layout, dtype, np.zeros))
+    for (i, j), (key, position) in where.items():
+        result.put(i, j, tile_of(by_key[key], position))
+    return result
+
+
+def _vector(values: Any, keys: list[Hashable], tiles: list[Where]) -> NDArray[np.int32]:
+    by_key = dict(zip(keys, values, strict=True))
+    parts = [_pivots(by_key[key], position) for key, position in tiles]
+    return np.concatenate(parts or [np.zeros(0, np.int32)])
+
+
+def _strips(layout: Layout, owners: Distribution) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Tiles in strips of one rank: tile columns, or rows of an upper triangle."""
+    owner = owners(*np.indices((layout.mt, layout.nt)))
+    strips: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j in layout.tiles():
+        along = i if layout.uplo == "upper" else j
+        strips.setdefault((along, int(owner[i, j])), []).append((i, j))
+    return strips
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)

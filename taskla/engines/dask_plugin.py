@@ -1,0 +1,198 @@
+"""What the scheduler of a Dask cluster does for our tasks: where each runs, and what became of it.
+
+A task belongs to a rank of a distribution, and each rank to a worker that is there: when a worker
+leaves, others take over its ranks; when one comes, it takes some. Tasks may run elsewhere when
+their worker is gone before this is known, but are not stolen. Copies of a result that no task of
+their worker waits for are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any
+
+from taskla.engines.dask_task import About
+
+__all__ = ["NAME", "Ranks", "install"]
+
+#: Of the plugin, among those of the scheduler.
+NAME = "taskla"
+
+
+class Ranks:
+    """The worker of each rank. Pure: told who is there, it tells who does what."""
+
+    def __init__(self, workers: Iterable[str] = ()) -> None:
+        self._ranks: dict[str, set[int]] = {worker: set() for worker in workers}
+        self._worker: dict[int, str] = {}
+
+    def worker(self, rank: int) -> str | None:
+        """Return the worker of a rank; None if there is none at all."""
+        if rank not in self._worker and self._ranks:
+            self._give(rank)
+        return self._worker.get(rank)
+
+    def _give(self, rank: int) -> None:
+        # of those that have the fewest the one that came first
+        worker = min(self._ranks, key=lambda name: len(self._ranks[name]))
+        self._ranks[worker].add(rank)
+        self._worker[rank] = worker
+
+    def add(self, worker: str) -> list[int]:
+        """Take note of a new worker; return the ranks that are now elsewhere."""
+        if worker in self._ranks:
+            return []
+        self._ranks[worker] = set()
+        moved = [rank for rank in sorted(self._worker) if self._worker[rank] not in self._ranks]
+        for rank in moved:
+            self._give(rank)
+        # even shares: the largest rank of the one that has most goes
+        while True:
+            most = max(self._ranks, key=lambda name: len(self._ranks[name]))
+            if len(self._ranks[most]) <= len(self._ranks[worker]) + 1:
+                return moved
+            rank = max(self._ranks[most])
+            self._ranks[most].discard(rank)
+            self._ranks[worker].add(rank)
+            self._worker[rank] = worker
+            moved.append(rank)
+
+    def remove(self, worker: str) -> list[int]:
+        """Take note that a worker has left; return the ranks that are now elsewhere."""
+        moved = sorted(self._ranks.pop(worker, ()))
+        for rank in moved:
+            del self._worker[rank]
+            if self._ranks:
+                self._give(rank)
+        return moved
+
+
+def install(dask_scheduler: Any) -> None:
+    """Put the plugin into a scheduler, unless it is there."""
+    if NAME not in dask_scheduler.plugins:
+        dask_scheduler.add_plugin(_make(dask_scheduler), name=NAME)
+
+
+def _make(scheduler: Any) -> Any:
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    from taskla.engines.dask_progress import Fused, Progress
+
+    class Plugin(SchedulerPlugin):  # type: ignore[misc]
+        """Pins our tasks, and keeps account of them."""
+
+        name = NAME
+
+        def __init__(self) -> None:
+            self.ranks = Ranks(scheduler.workers)
+            self.progress = Progress()
+            #: of tasks that were done once, and of those that were done again
+            self.recomputed = 0
+            self._about: dict[Hashable, About] = {}
+            self._done: dict[Hashable, int] = {}
+
+        # -- where tasks run -----------------------------------------------------------------------
+
+        def update_graph(self, scheduler: Any, *, tasks: list[Hashable], **_: Any) -> None:
+            for key in tasks:
+                ts = scheduler.tasks[key]
+                about = getattr(ts.run_spec, "about", None)
+                if not isinstance(about, About) or key in self._about:
+                    continue
+                self._about[key] = about
+                self._pin(ts, about)
+                if ts.priority is not None and ts.state == "released":
+                    ts.priority = (*ts.priority[:2], about.priority)
+                if about.kernel not in ("keep", "assemble"):
+                    program = self.progress.begin(about.program, *_described(about))
+                    program.add(key, Fused(about.kernel, about.rank, about.writes, about.flops))
+
+        def _pin(self, ts: Any, about: About) -> None:
+            worker = self.ranks.worker(about.rank)
+            ts.worker_restrictions = None if worker is None else {worker}
+            ts.loose_restrictions = True
+
+        def add_worker(self, scheduler: Any, worker: str) -> None:
+            self._moved(self.ranks.add(worker))
+
+        def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+            self._moved(self.ranks.remove(worker))
+
+        def _moved(self, ranks: list[int]) -> None:
+            moved = set(ranks)
+            for key, about in self._about.items():
+                ts = scheduler.tasks.get(key)
+                if about.rank in moved and ts is not None and ts.state != "processing":
+                    self._pin(ts, about)
+
+        # -- what became of them -------------------------------------------------------------------
+
+        def transition(
+            self, key: Hashable, start: str, finish: str, *args: Any, **details: Any
+        ) -> None:
+            about = self._about.get(key)
+            if about is None:
+                return
+            if finish == "forgotten":
+                del self._about[key]
+                self._done.pop(key, None)
+                return
+            ts = scheduler.tasks[key]
+            if finish == "processing":
+                stealing = scheduler.extensions.get("stealing")
+                if stealing is not None:
+                    stealing.remove_key_from_stealable(ts)
+                self.progress.note(key, "running", worker=_address(ts))
+            elif finish == "memory" and start == "processing":
+                self._finished(key, ts, details)
+            elif finish in ("released", "waiting"):
+                if start in ("processing", "memory") and ts.waiters:
+                    self.progress.note(key, "waiting")
+            elif finish == "erred":
+                self.progress.note(key, "failed", worker=ts.erred_on and min(ts.erred_on))
+
+        def _finished(self, key: Hashable, ts: Any, details: dict[str, Any]) -> None:
+            count = self._done[key] = self._done.get(key, 0) + 1
+            self.recomputed += count > 1
+            times = [
+                step for step in details.get("startstops") or () if step["action"] == "compute"
+            ]
+            first, last = (times[0]["start"], times[-1]["stop"]) if times else (None, None)
+            self.progress.note(key, "done", worker=details.get("worker"), start=first, stop=last)
+            for dependency in ts.dependencies:
+                if dependency.key in self._about and len(dependency.who_has or ()) > 1:
+                    self._drop_copies(dependency)
+
+        def _drop_copies(self, ts: Any) -> None:
+            """Let go of copies of a result where no task waits for it."""
+            wanted = {self.ranks.worker(self._about[ts.key].rank)}
+            for waiter in ts.waiters or ():
+                about = self._about.get(waiter.key)
+                if about is None:
+                    return
+                wanted.add(self.ranks.worker(about.rank))
+            spare = [ws for ws in ts.who_has if ws.address not in wanted]
+            if len(spare) == len(ts.who_has):
+                spare = spare[1:]
+            for ws in spare:
+                scheduler.request_remove_replicas(
+                    ws.address, [ts.key], stimulus_id=f"taskla-drop-{ts.key!r}"
+                )
+
+    return Plugin()
+
+
+def _address(ts: Any) -> str | None:
+    return None if ts.processing_on is None else str(ts.processing_on.address)
+
+
+def _described(about: About) -> tuple[str, list[Any]]:
+    """The name and the matrices of a program."""
+    from taskla.engines.dask_progress import TileGrid
+
+    rows = max((i for _, i, _ in about.writes), default=0) + 1
+    cols = max((j for _, _, j in about.writes), default=0) + 1
+    return about.kernel, [TileGrid("A", rows, cols, "fp64")]
+
+
+Note = Callable[..., None]

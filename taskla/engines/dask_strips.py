@@ -1,0 +1,71 @@
+"""What the tasks of the Dask engine give and get: tiles that lie together in strips.
+
+Nothing here imports Dask: workers run it, and so does any scheduler of Dask's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+__all__ = ["Spot", "Strips"]
+
+
+class Spot(NamedTuple):
+    """Where a tile lies: the array, its range there, and along which axis."""
+
+    array: int
+    begin: int
+    end: int
+    axis: int
+
+
+class Strips:
+    """Tiles, in a few arrays: the value of a task. Nobody changes it.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+        Each in Fortran order and contiguous.
+    spots : sequence of Spot
+        Of each tile.
+    """
+
+    __slots__ = ("arrays", "spots")
+
+    def __init__(self, arrays: Sequence[NDArray[Any]], spots: Sequence[Spot]) -> None:
+        self.arrays = tuple(arrays)
+        self.spots = tuple(spots)
+
+    def __len__(self) -> int:
+        return len(self.spots)
+
+    def array(self, position: int) -> NDArray[Any]:
+        """Return a tile, as a view."""
+        number, begin, end, axis = self.spots[position]
+        strip = self.arrays[number]
+        return strip[:, begin:end] if axis else strip[begin:end]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in all arrays."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def __sizeof__(self) -> int:
+        # what Dask counts a worker's memory by
+        return object.__sizeof__(self) + self.nbytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the arrays leave out of band, as buffers that are not copied
+        return _received, (self.arrays, self.spots)
+
+    def __repr__(self) -> str:
+        return f"Strips({len(self)} tiles, {self.nbytes} bytes)"
+
+
+def _received(arrays: Sequence[NDArray[Any]], spots: Sequence[Spot]) -> Strips:
+    """Return strips that have come from elsewhere, fit for BLAS."""
+    # a buffer begins where the message before it ended, at any byte
+    return Strips([a if a.flags.aligned else a.copy(order="F") for a in arrays], spots)

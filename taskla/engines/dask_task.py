@@ -1,0 +1,76 @@
+"""The task of a Dask graph that stands for joined tile tasks.
+
+Dask is imported when the class is first asked for; by its name here it is found again by pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["About", "StripTask"]  # noqa: F822 (made by __getattr__)
+
+
+class About(NamedTuple):
+    """What the scheduler is to know of a task.
+
+    Attributes
+    ----------
+    program : str
+        Token of the program.
+    rank : int
+        By the distribution: the scheduler's plugin has a worker for each.
+    priority : int
+        Place in the order of importance, the first is the most important.
+    kernel : str
+        The name on the dashboard.
+    writes : tuple of (int, int, int)
+        Grid, tile row and tile column of tiles that it writes.
+    flops : float
+    """
+
+    program: str
+    rank: int
+    priority: int
+    kernel: str
+    writes: tuple[tuple[int, int, int], ...]
+    flops: float
+
+
+def _make() -> Any:
+    from dask.task_spec import Task
+
+    class StripTask(Task):  # type: ignore[misc]
+        """A task that says where it is to run, and that Dask joins with no other."""
+
+        __slots__ = ("about",)
+
+        def __init__(
+            self,
+            key: Any,
+            func: Any,
+            /,
+            *args: Any,
+            about: About,
+            _data_producer: bool = False,
+            **kwargs: Any,
+        ) -> None:
+            super().__init__(key, func, *args, _data_producer=_data_producer, **kwargs)
+            self.about = about
+
+        @property
+        def block_fusion(self) -> bool:
+            return True
+
+        def copy(self) -> Any:
+            return type(self)(self.key, self.func, *self.args, about=self.about, **self.kwargs)
+
+    StripTask.__module__ = __name__
+    StripTask.__qualname__ = "StripTask"
+    return StripTask
+
+
+def __getattr__(name: str) -> Any:
+    if name != "StripTask":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = made = _make()
+    return made

@@ -1,0 +1,466 @@
+"""The functions on Dask arrays and on tiled matrices on Dask: lazy, as Dask's users expect.
+
+Each adds tasks to a graph and returns at once: a Dask array for arrays, a tiled matrix for tiled
+matrices. What can only be seen when numbers are there is seen by tasks, so errors come when a
+result is computed. The condition of a matrix is not estimated, and nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.linalg import slogdet as numpy_slogdet
+
+from taskla import lapack
+from taskla.engines import dask_engine
+from taskla.linalg._inputs import lapack_dtype
+from taskla.linalg._passes import row_order
+from taskla.linalg._tiled import rows_fit, tile_size, triangle_asked
+from taskla.linalg._tiled_factors import permuted_rows
+from taskla.linalg._tiled_solve import Structure, structure_of
+from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Uplo
+from taskla.operands import full, square
+
+if TYPE_CHECKING:
+    from taskla.engines.dask import DaskEngine
+    from taskla.engines.dask_matrix import DaskMatrix
+
+__all__ = [
+    "cho_factor",
+    "cho_solve",
+    "cholesky",
+    "det",
+    "inv",
+    "lu",
+    "lu_factor",
+    "lu_solve",
+    "matmul",
+    "norm",
+    "slogdet",
+    "solve",
+    "solve_triangular",
+    "symm",
+]
+
+Array: TypeAlias = Any
+
+
+# -- Cholesky --------------------------------------------------------------------------------------
+
+
+def cholesky(
+    a: Any,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.cholesky`."""
+    factor, _ = cho_factor(a, lower, overwrite_a, check_finite, nb=nb)
+    return factor
+
+
+def cho_factor(
+    a: Any,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> tuple[Any, bool]:
+    """See `taskla.linalg.cho_factor`; what the factor does not use is zero."""
+    inputs = _Inputs(nb, a)
+    uplo = triangle_asked("a", a, lower, default=False)
+    C = inputs.matrix("a", a, check_finite, uplo)
+    square(a=C)
+    lapack.potrf(C, uplo)
+    return inputs.result(C, a), uplo == "lower"
+
+
+def cho_solve(
+    c_and_lower: tuple[Any, Any],
+    b: Any,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.cho_solve`."""
+    c, lower = c_and_lower
+    inputs = _Inputs(nb, c, b)
+    uplo = triangle_asked("c", c, lower)
+    C = inputs.matrix("c", c, check_finite, uplo)
+    X = inputs.matrix("b", b, check_finite)
+    square(c=C)
+    rows_fit(C, X)
+    lapack.potrs(C, X, uplo)
+    return inputs.result(X, b)
+
+
+# -- LU --------------------------------------------------------------------------------------------
+
+
+def lu_factor(
+    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
+) -> tuple[Any, Any]:
+    """See `taskla.linalg.lu_factor`; the pivots are a Dask array, and of zeros nothing is said."""
+    inputs = _Inputs(nb, a)
+    A = inputs.matrix("a", a, check_finite)
+    piv: Any = lapack.getrf(A)
+    return inputs.result(A, a), piv.to_dask()
+
+
+def lu_solve(
+    lu_and_piv: tuple[Any, Any],
+    b: Any,
+    trans: int = 0,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.lu_solve`."""
+    if trans not in (0, 1, 2):
+        raise ValueError(f"trans is {trans!r}; allowed: 0, 1, 2")
+    factors, piv = lu_and_piv
+    inputs = _Inputs(nb, factors, b)
+    A = inputs.matrix("lu", factors, False)
+    X = inputs.matrix("b", b, check_finite)
+    square(lu=A)
+    rows_fit(A, X)
+    lapack.getrs(A, piv, X, trans="NTC"[trans])
+    return inputs.result(X, b)
+
+
+def lu(
+    a: Any,
+    permute_l: bool = False,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    p_indices: bool = False,
+    *,
+    nb: int | None = None,
+) -> tuple[Any, ...]:
+    """See `taskla.linalg.lu`; all parts are Dask arrays."""
+    import dask
+    import dask.array as da
+
+    inputs = _Inputs(nb, a)
+    A = inputs.matrix("a", a, check_finite)
+    piv: Any = lapack.getrf(A)
+    factors, k = A.to_dask(), min(A.shape)
+    lower = factors[:, :k].map_blocks(_lower, dtype=A.dtype)
+    upper = factors[:k].map_blocks(_upper, dtype=A.dtype)
+    if permute_l:
+        L = inputs.matrix("l", lower, False)
+        permuted_rows(L, piv)
+        return L.to_dask(), upper
+    order = dask.delayed(_permutation)(piv.to_dask(), A.m)
+    p = da.from_delayed(order, (A.m,), dtype=np.int32).rechunk(A.nb)
+    if p_indices:
+        return p, lower, upper
+    P = p[:, None] == da.arange(A.m, chunks=A.nb)[None, :]
+    return P.astype(np.zeros(0, A.dtype).real.dtype), lower, upper
+
+
+def _lower(block: Any, block_info: Any = None) -> Any:
+    """A block of L: below the diagonal that of the factors, ones on it."""
+    (top, _), (left, _) = _range(block, block_info)
+    below = np.tril(block, top - left - 1)
+    return below + np.eye(block.shape[0], block.shape[1], top - left, dtype=block.dtype)
+
+
+def _upper(block: Any, block_info: Any = None) -> Any:
+    (top, _), (left, _) = _range(block, block_info)
+    return np.triu(block, top - left)
+
+
+def _range(block: Any, block_info: Any) -> Any:
+    """Where a block begins and ends in the matrix; Dask also asks with an empty one."""
+    return block_info[0]["array-location"] if block_info else ((0, 0), (0, 0))
+
+
+def _permutation(piv: Any, m: int) -> Any:
+    return np.argsort(row_order(piv, m)).astype(np.int32)
+
+
+def _diagonal(a: Any, check_finite: bool, nb: int | None) -> tuple[Any, Any]:
+    """The diagonal of U, and the sign of the permutation."""
+    import dask.array as da
+
+    A = _Inputs(nb, a).matrix("a", a, check_finite)
+    square(a=A)
+    pivots: Any = lapack.getrf(A)
+    piv = pivots.to_dask()
+    rows = da.arange(A.n, chunks=piv.chunks[0] if A.n else 1)
+    sign = 1 - 2 * ((piv != rows).sum() % 2)
+    return da.diagonal(A.to_dask()), sign
+
+
+def det(
+    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
+) -> Any:
+    """See `taskla.linalg.det`; a Dask array without dimensions."""
+    diagonal, sign = _diagonal(a, check_finite, nb)
+    return diagonal.prod() * sign
+
+
+def slogdet(a: Any, *, nb: int | None = None) -> Any:
+    """See `taskla.linalg.slogdet`; Dask arrays without dimensions."""
+    import dask.array as da
+
+    diagonal, sign = _diagonal(a, False, nb)
+    size = abs(diagonal)
+    phases = da.where(size == 0, 0, diagonal / da.where(size == 0, 1, size))
+    result = type(numpy_slogdet(np.eye(1)))
+    return result(phases.prod() * sign, da.log(size).sum())
+
+
+# -- equations -------------------------------------------------------------------------------------
+
+
+def solve(
+    a: Any,
+    b: Any,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    assume_a: str | None = None,
+    transposed: bool = False,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.solve`; a matrix of which nothing is said is taken for a general one."""
+    inputs = _Inputs(nb, a, b)
+    structure, uplo = structure_of(a, assume_a, lower)
+    A = inputs.matrix("a", a, check_finite, uplo)
+    X = inputs.matrix("b", b, check_finite)
+    square(a=A)
+    rows_fit(A, X)
+    if transposed and A.dtype.kind == "c":
+        raise NotImplementedError("transposed is True and the matrices are complex")
+    _solve(A, X, structure, uplo, "T" if transposed else "N")
+    return inputs.result(X, b)
+
+
+def _solve(
+    A: DaskMatrix, X: DaskMatrix, structure: Structure, uplo: Uplo | None, trans: str
+) -> None:
+    """Solve in place."""
+    if structure == "general":
+        piv = lapack.getrf(A)
+        A.guard_diagonal("matrix")
+        lapack.getrs(A, piv, X, trans=trans)
+    elif structure == "positive":
+        lapack.posv(A, X, uplo)
+    else:
+        A.guard_diagonal("matrix")
+        lapack.trsm("L", uplo, trans, "N", 1.0, A, X)
+
+
+def solve_triangular(
+    a: Any,
+    b: Any,
+    trans: int | str = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.solve_triangular`."""
+    letter = {0: "N", 1: "T", 2: "C", "N": "N", "T": "T", "C": "C"}.get(trans)
+    if letter is None:
+        raise ValueError(f"trans is {trans!r}; allowed: 0, 1, 2, 'N', 'T', 'C'")
+    inputs = _Inputs(nb, a, b)
+    uplo = triangle_asked("a", a, lower, default=False)
+    A = inputs.matrix("a", a, check_finite, uplo)
+    X = inputs.matrix("b", b, check_finite)
+    square(a=A)
+    rows_fit(A, X)
+    if not unit_diagonal:
+        A.guard_diagonal("triangle")
+    lapack.trsm("L", uplo, letter, "U" if unit_diagonal else "N", 1.0, A, X)
+    return inputs.result(X, b)
+
+
+def inv(
+    a: Any,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    *,
+    assume_a: str | None = None,
+    lower: bool = False,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.inv`."""
+    inputs = _Inputs(nb, a)
+    structure, uplo = structure_of(a, assume_a, lower)
+    A = inputs.matrix("a", a, check_finite, uplo)
+    square(a=A)
+    if structure == "general":
+        X = A.like_function(_identity)
+        _solve(A, X, structure, uplo, "N")
+        return inputs.result(X, a)
+    if structure == "positive":
+        lapack.potri(lapack.potrf(A, uplo), uplo)
+        fill = "hermitian" if A.dtype.kind == "c" else "symmetric"
+        return A if isinstance(a, TiledMatrix) else A.to_dask(fill)  # type: ignore[arg-type]
+    A.guard_diagonal("matrix")
+    lapack.trtri(A, uplo)
+    return inputs.result(A, a)
+
+
+def _identity(rows: Any, cols: Any) -> Any:
+    return np.equal(rows[:, None], cols).astype(np.float32)
+
+
+# -- products, norms -------------------------------------------------------------------------------
+
+
+def matmul(x1: Any, x2: Any, /, out: Any = None, *, nb: int | None = None, **options: Any) -> Any:
+    """See `taskla.linalg.matmul`."""
+    if out is not None or options:
+        names = ", ".join([*(["out"] if out is not None else []), *options])
+        raise TypeError(f"matmul on Dask takes no {names}")
+    inputs = _Inputs(nb, x1, x2)
+    A, B = inputs.matrix("x1", x1, False), inputs.matrix("x2", x2, False)
+    full(x1=A, x2=B)
+    transa = "T" if np.ndim(x1) == 1 and not isinstance(x1, TiledMatrix) else "N"
+    m, k = A.shape[::-1] if transa == "T" else A.shape
+    if k != B.m:
+        raise ValueError(f"x1 has {k} columns and x2 {B.m} rows; they must be as many")
+    C = inputs.zeros((m, B.n))
+    lapack.gemm(1.0, A, B, 0.0, C, transa=transa)
+    if isinstance(x1, TiledMatrix) and isinstance(x2, TiledMatrix):
+        return C
+    product = C.to_dask()
+    if np.ndim(x2) == 1 and not isinstance(x2, TiledMatrix):
+        product = product[:, 0]
+    return product[0] if transa == "T" else product
+
+
+def symm(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    *,
+    alpha: complex = 1.0,
+    beta: complex = 0.0,
+    side: str = "left",
+    lower: bool = True,
+    overwrite_c: bool = False,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.symm`."""
+    if c is None and beta:
+        raise ValueError(f"beta is {beta!r} and there is no c")
+    inputs = _Inputs(nb, a, b, *([] if c is None else [c]))
+    uplo = triangle_asked("a", a, lower, default=True)
+    A, B = inputs.matrix("a", a, False, uplo), inputs.matrix("b", b, False)
+    C = inputs.zeros(B.shape) if c is None else inputs.matrix("c", c, False)
+    lapack.symm(side, uplo, alpha, A, B, beta, C)
+    return inputs.result(C, b)
+
+
+def norm(
+    a: Any,
+    ord: Any = None,
+    axis: Any = None,
+    keepdims: bool = False,
+    check_finite: bool = True,
+    *,
+    nb: int | None = None,
+) -> Any:
+    """See `taskla.linalg.norm`: Dask's own, of the chunks; a Dask array."""
+    import dask.array as da
+
+    if isinstance(a, TiledMatrix):
+        full(a=a)
+        a = a.to_dask()
+    if check_finite:
+        a = a.map_blocks(_checked, dtype=a.dtype)
+    return da.linalg.norm(a, ord, axis, keepdims)
+
+
+def _checked(block: Any) -> Any:
+    return np.asarray_chkfinite(block)
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+class _Inputs:
+    """The arguments of one call, as matrices on one engine, of one type and tile size.
+
+    Parameters
+    ----------
+    nb : int or None
+        The tile size that was asked for.
+    *given : array or TiledMatrix
+        All matrices of the call, the one that decides on tiles first.
+    """
+
+    def __init__(self, nb: int | None, *given: Any) -> None:
+        self._given = given
+        self.engine = self._engine()
+        types = [x if hasattr(x, "dtype") else np.asarray(x) for x in given]
+        dtype = lapack_dtype(*types)
+        if dtype is None:
+            raise TypeError(f"no LAPACK type holds all of {', '.join(str(x.dtype) for x in types)}")
+        if all(x.dtype.kind in "biu" for x in types):
+            dtype = np.dtype(np.float64)
+        self.dtype = dtype
+        tiled = [x for x in given if isinstance(x, TiledMatrix)]
+        self.nb: int | None = tile_size(nb, *tiled) if tiled else nb
+
+    def _engine(self) -> DaskEngine:
+        for x in self._given:
+            if hasattr(x, "engine"):
+                return x.engine  # type: ignore[no-any-return]
+        return dask_engine()  # type: ignore[no-any-return]
+
+    def matrix(self, name: str, x: Any, check_finite: bool, uplo: Uplo | None = None) -> DaskMatrix:
+        """Return an argument as a matrix that may be worked on in place."""
+        A = self._matrix(name, x, check_finite, uplo)
+        self.nb = A.nb
+        return A
+
+    def _matrix(self, name: str, x: Any, check_finite: bool, uplo: Uplo | None) -> DaskMatrix:
+        from taskla.engines.dask_matrix import DaskMatrix
+
+        if isinstance(x, DaskMatrix):
+            A = x.astype(self.dtype).stored_as(x.uplo or uplo)
+            A.unchecked = check_finite
+            return A
+        if isinstance(x, TiledMatrix):
+            uplo, x = x.uplo or uplo, x.to_array(copy=None)
+        if not hasattr(x, "__dask_graph__"):
+            import dask.array as da
+
+            x = np.asarray_chkfinite(x) if check_finite else np.asarray(x)
+            check_finite = False
+            x = da.from_array(x, chunks=self.nb or x.shape)
+        if x.ndim not in (1, 2):
+            raise ValueError(f"{name} has {x.ndim} dimensions; on Dask a matrix has 2, a vector 1")
+        if x.dtype != self.dtype:
+            x = x.astype(self.dtype)
+        A = self.engine.matrix(x, self.nb, uplo)
+        A.unchecked = check_finite
+        return A
+
+    def zeros(self, shape: tuple[int, int]) -> DaskMatrix:
+        """Return a matrix of zeros."""
+        return self.engine.zeros(shape, self.nb, self.dtype)
+
+    def result(self, X: DaskMatrix, like: Any) -> Any:
+        """Return X as `like` was given: tiled, or a Dask array."""
+        if isinstance(like, TiledMatrix):
+            return X
+        x = X.to_dask()
+        return x[:, 0] if np.ndim(like) == 1 else x

@@ -1,0 +1,38 @@
+"""Where a call is served: here, or on Dask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import ParamSpec, TypeVar
+
+__all__ = ["or_on_dask"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def or_on_dask(function: Callable[P, R]) -> Callable[P, R]:
+    """Have what Dask arrays, and tiled matrices on Dask, are given to be done there, lazily."""
+    name = function.__name__
+
+    @wraps(function)
+    def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
+        # before Dask is imported there is nothing of it
+        if "dask" in sys.modules and _any_on_dask((*args, *kwargs.values())):
+            lazy: Callable[P, R] = getattr(import_module("taskla.linalg._dask"), name)
+            return lazy(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return dispatched
+
+
+def _any_on_dask(arguments: tuple[object, ...]) -> bool:
+    """Whether an argument is on Dask, or one in a pair: factors and pivots."""
+    return any(
+        hasattr(argument, "__dask_graph__")
+        or (isinstance(argument, tuple) and _any_on_dask(argument))
+        for argument in arguments
+    )
