@@ -2,9 +2,9 @@
 
 The logarithms of the populations of n places are taken for a Gaussian process on the globe, with an
 exponential correlation (Matern 1/2) and a nugget. Its correlation matrix, of order n, is assembled
-tile by tile, factored and used by tasks on the threads of this machine, or on all ranks that mpirun
-starts; some of the places are held out and predicted from the others. docs/kriging.md tells the
-story.
+tile by tile, factored and used by tasks on the threads of this machine, on all ranks that mpirun
+starts, or on the workers of a Dask cluster; some of the places are held out and predicted from the
+others. docs/kriging.md tells the story.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import resource
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -166,7 +167,7 @@ def predict(L: tla.TiledMatrix, fitted: Estimate, observed: int) -> tuple[Array,
     for i, j in L.own_tiles():
         rows, cols = L.rows(i), L.cols(j)
         if rows.stop > observed and cols.stop > observed:
-            tile = L.tile(i, j).array if i > j else np.tril(L.tile(i, j).array)
+            tile = L.block(i, j)
             squares[rows] += np.sum(tile[:, max(0, observed - cols.start) :] ** 2, axis=1)
     return z + fitted.mean * (1 - one), np.sqrt(fitted.sill * total(squares)[observed:])
 
@@ -176,8 +177,19 @@ def diagonal(L: tla.TiledMatrix) -> Array:
     own = np.zeros(L.n)
     for i, j in L.own_tiles():
         if i == j:
-            own[L.rows(i)] = np.diag(L.tile(i, i).array)
+            own[L.rows(i)] = np.diag(L.block(i, i))
     return total(own)
+
+
+def ready(L: tla.TiledMatrix) -> tla.TiledMatrix:
+    """Return a matrix whose tiles are there: on Dask nothing is computed before it is asked for."""
+    if not hasattr(L, "persist"):
+        return L
+    from distributed import wait
+
+    persisted = L.persist()
+    wait(persisted)
+    return persisted  # type: ignore[no-any-return]
 
 
 def total(own: Array) -> Array:
@@ -247,16 +259,18 @@ def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     seen, hidden = places.values[:m], places.values[m:]
     yield "read", f"{n} places: {m} observed, {n - m} held out", {"n": n, "observed": m}
 
-    A = fit(places, options.seed)
+    # small factorisations, which are not worth the way to a cluster's workers
+    with tla.engine("threads") if engine.name == "dask" else nullcontext():
+        A = fit(places, options.seed)
     text = f"range {A.range_km:g} km, nugget {A.nugget:g}: the likeliest on a grid"
     yield "fit", text, {"range_km": A.range_km, "nugget": A.nugget}
 
-    L = A.assemble(options.nb)
+    L = ready(A.assemble(options.nb))
     nbytes = sum(engine.share(L.nbytes))
     text = f"one triangle, {L.nt} x {L.nt} tiles of {L.nb}, {nbytes / 1e9:.2f} GB"
     yield "assemble", text, {"nb": L.nb, "bytes": nbytes}
 
-    tla.potrf(L)
+    L = ready(tla.potrf(L))
     yield "cholesky", f"{engine}", {"flops": n**3 / 3, "engine": f"{engine}"}
 
     fitted = estimate(L, places.values, m)
@@ -318,6 +332,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--held-out", type=float, default=0.1, help="share of them to predict (%(default)s)")
     add("--seed", type=int, default=0, help="of the choice of places (%(default)s)")
     add("--nb", type=size, help="tile size (chosen from n)")
+    add("--engine", choices=("threads", "mpi", "dask"), help="(threads, or mpi under mpirun)")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster (one of this machine's own)")
     add("--workers", type=size, help="threads (one a core)")
     add("--policy", default="lws", choices=tla.schedulers.available(), help="(%(default)s)")
     add("--scipy-max", type=int, default=12000, help="largest n to give SciPy too (%(default)s)")
@@ -329,6 +345,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--n is {options.n}; allowed: 20 to {PLACES}")
     if not 0 < options.held_out <= 0.5:
         parser.error(f"--held-out is {options.held_out}; allowed: above 0, up to 0.5")
+    if options.scheduler and options.engine != "dask":
+        parser.error("--scheduler is for --engine dask")
     if options.seed < 0:
         parser.error(f"--seed is {options.seed}; it must be at least 0")
     return options
@@ -351,8 +369,13 @@ def show(step: Step, seconds: float, as_json: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps, and print a line for each as it ends."""
     options = parse(arguments)
-    chosen = {"workers": options.workers, "policy": options.policy, "trace": options.trace}
-    with tla.engine(**chosen) as engine:
+    wanted = {"workers": options.workers, "policy": options.policy, "trace": options.trace}
+    chosen: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if options.scheduler:
+        from distributed import Client
+
+        chosen["client"] = Client(options.scheduler)
+    with tla.engine(options.engine, **chosen) as engine:
         if engine.rank == 0 and not options.json:
             print(f"{'step':<12}{'seconds':>8}{'peak GB':>9}{'Gflop/s':>9}")
         start = perf_counter()

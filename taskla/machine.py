@@ -5,9 +5,10 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-__all__ = ["memory", "processor", "resident"]
+__all__ = ["boot", "memory", "processor", "resident"]
 
 _PAGES = Path("/proc/self/statm")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def processor() -> str | None:
@@ -38,3 +39,11 @@ def resident() -> int | None:
         return int(_PAGES.read_text(encoding="ascii").split()[1]) * getpagesize()
     except (ImportError, OSError):
         return None
+
+
+def boot() -> str:
+    """Return what processes share that have one clock and one machine: its start, or its name."""
+    try:
+        return _BOOT.read_text(encoding="ascii").strip()
+    except OSError:
+        return platform.node()

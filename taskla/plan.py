@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -48,7 +48,8 @@ class Row:
     slices : int
         Groups of ranks that do the updates of steps in turn: 1 but for 2.5D distributions.
     tasks, tasks_run : int
-        Tile tasks, and tasks after the fusion that the threads engine does on one rank.
+        Tile tasks, and tasks after the fusion that the threads engine does on one rank, or those
+        that Dask's scheduler gets.
     flops : float
         Of all tasks.
     messages, pivot_messages : int
@@ -97,6 +98,7 @@ def plan(
     nb: int | None = None,
     dtype: str = "d",
     slices: int | None = None,
+    engine: str = "threads",
     **options: Any,
 ) -> list[Row]:
     """Count the cost of a routine under one or more distributions, best first.
@@ -123,6 +125,9 @@ def plan(
         LAPACK's letter or NumPy's name of the data type.
     slices : int, optional
         Of the 2.5D distributions. Default: as many as cost least.
+    engine : {"threads", "dask"}
+        Whose tasks are counted as run: those of the threads of one rank, or those that Dask's
+        scheduler gets, each of many tile tasks.
     **options
         As for `taskla.routines.problem`.
 
@@ -147,6 +152,8 @@ def plan(
         raise ValueError(f"{op} cannot be planned; there are {', '.join(PLANNED)}")
     maps = chosen_maps(dist, ranks, grid, slices, sliced=op == "potrf")
     ranks = max(map_.ranks for map_ in maps)
+    if engine not in ("threads", "dask"):
+        raise ValueError(f"engine is {engine!r}; allowed: threads, dask")
     p = problem(op, n, nb, dtype, workers=ranks, **options)
     refuse_too_many_tasks(p)
     counters: dict[bool, _Counter] = {}
@@ -154,7 +161,7 @@ def plan(
     for map_ in maps:
         sums = map_.slices > 1
         if sums not in counters:
-            counters[sums] = _Counter(p, ranks, map_.slices)
+            counters[sums] = _Counter(p, ranks, map_.slices, engine)
         rows.append(counters[sums].row(map_))
     return sorted(rows, key=lambda row: (row.messages, row.bytes, row.imbalance))
 
@@ -162,9 +169,10 @@ def plan(
 class _Counter:
     """Counts one problem; its graph is the same under all distributions, or all with slices."""
 
-    def __init__(self, p: Problem, ranks: int, slices: int) -> None:
+    def __init__(self, p: Problem, ranks: int, slices: int, engine: str) -> None:
         self._problem = p
         parts = graphs(p, slices)
+        self._on_dask = parts if engine == "dask" else []
         run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
         self._counts = [Volumes(part) for part in parts]
         options = p.routine.options
@@ -189,8 +197,12 @@ class _Counter:
         flops = np.sum([volume.flops for volume in volumes], axis=0)
         sent = np.sum([volume.sent for volume in volumes], axis=0)
         mean = self._fixed["flops"] / map_.ranks
+        fixed = self._fixed
+        if self._on_dask:
+            joined = [_dask_tasks(part, self._problem, map_, others) for part in self._on_dask]
+            fixed = fixed | {"tasks_run": sum(joined)}
         return Row(
-            **self._fixed,
+            **fixed,
             slices=map_.slices,
             ranks=map_.ranks,
             grid=f"{map_.grid[0]}x{map_.grid[1]}" if map_.grid else None,
@@ -202,6 +214,21 @@ class _Counter:
             imbalance=float(flops.max() / mean) if mean else 1.0,
             bytes_per_rank=max(int(volume.memory.max()) for volume in volumes),
         )
+
+
+def _dask_tasks(
+    graph: TaskGraph, p: Problem, map_: Distribution, others: Mapping[str, Distribution]
+) -> int:
+    """How many tasks of Dask's the program is."""
+    from taskla.engines.dask import joined_tasks
+
+    maps = [
+        None if grid.scratch or grid.everywhere else others.get(grid.name, map_)
+        for grid in graph.grids
+    ]
+    upper = {operand.name for operand in p.operands if operand.uplo == "upper"}
+    rowwise = [grid.base for grid in graph.grids if grid.name in upper]
+    return len(joined_tasks(graph, maps, rowwise))
 
 
 def operand_maps(p: Problem, map_: Distribution) -> dict[str, Distribution]:

@@ -25,7 +25,7 @@ from taskla.traces.files import write
 from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
 from taskla.traces.trace import Trace
 
-__all__ = ["Recorder", "Recording", "clock", "format_name"]
+__all__ = ["Recorder", "Recording", "clock", "format_name", "in_words"]
 
 #: What all times are read from: seconds, monotonic.
 clock = time.perf_counter
@@ -103,8 +103,7 @@ class Recording:
             self.info["status"] = "completed"
             return
         self.info["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-        words = [f"{type(error).__name__}: {error}" if str(error) else type(error).__name__]
-        self.info["error"] = "; ".join([*words, *getattr(error, "__notes__", [])])
+        self.info["error"] = in_words(error)
 
     @property
     def ran(self) -> NDArray[np.int64]:
@@ -126,6 +125,8 @@ class Recorder:
         For the header: engines add what they know of the machine.
     context : dict
         What is said of the runs that begin from now on: ``parameters``, ``repeat``, ...
+    elsewhere : list of callable
+        Called before a trace is made: each adds what other processes have recorded so far.
 
     Raises
     ------
@@ -140,6 +141,7 @@ class Recorder:
         self.facts: dict[str, Any] = {}
         self.context: dict[str, Any] = {}
         self.recordings: list[Recording] = []
+        self.elsewhere: list[Callable[[], None]] = []
         self._saved = -1
         self._created = datetime.now(UTC)
         self._origin = clock()
@@ -172,14 +174,23 @@ class Recorder:
         """
         if self.path is None:
             raise ValueError("the recorder has no path; write trace() with taskla.traces.write")
+        self._fetch()
         closed = sum(recording.info["status"] != "running" for recording in self.recordings)
         # also without a run: what was there before is not to be taken for this
         if closed > self._saved:
-            write(self.trace(), self.path)
+            write(self._made(), self.path)
             self._saved = closed
 
     def trace(self) -> Trace:
         """Return what was recorded so far; runs that are not over are left out."""
+        self._fetch()
+        return self._made()
+
+    def _fetch(self) -> None:
+        for fetch in self.elsewhere:
+            fetch()
+
+    def _made(self) -> Trace:
         recordings = [r for r in self.recordings if r.info["status"] != "running"]
         for recording in recordings:
             later, recording.later = recording.later, None
@@ -194,6 +205,12 @@ class Recorder:
                 **self.facts,
             }
         )
+
+
+def in_words(error: BaseException) -> str:
+    """Return what a header says of an error: its type, its message and its notes."""
+    words = [f"{type(error).__name__}: {error}" if str(error) else type(error).__name__]
+    return "; ".join([*words, *getattr(error, "__notes__", [])])
 
 
 class _Codes(dict[Any, int]):

@@ -21,7 +21,10 @@ from taskla.launch import job
 
 __all__ = ["main"]
 
-COMMANDS = ("bench", "solve", "plan", "trace", "info", "schedulers", "distributions")
+COMMANDS = ("bench", "solve", "plan", "trace", "info", "schedulers", "distributions", "dask-run")
+
+#: Of these the command that is given to all ranks, and shares them out itself.
+DASK_RUN = "dask-run"
 
 
 class _Interrupted(click.ClickException):
@@ -35,6 +38,14 @@ class _Commands(Commands):
 
     names = COMMANDS
     package = "taskla.cli"
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        # a module cannot have a hyphen in its name
+        if cmd_name == DASK_RUN:
+            from taskla.cli.dask_run import command
+
+            return command
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -58,7 +69,7 @@ class _Commands(Commands):
         words = extra.get("args", args[0] if args else None) or sys.argv[1:]
         if here.ranks > 1 and words and words[0] in ranks.COMMANDS and "--help" not in words:
             sys.exit(ranks.run(here, partial(_end, run)))
-        if here.rank:
+        if here.rank and words[:1] != [DASK_RUN]:
             sys.exit()
         failure = _end(run)
         if failure.line:

@@ -58,6 +58,13 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
     type=click.IntRange(min=2),
     help="Of the 2.5D distributions.  [default: as many as cost least]",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["threads", "dask"]),
+    default="threads",
+    show_default=True,
+    help="Whose tasks are counted as run.",
+)
 @output_options
 @debug_option
 def command(op: str, form: str | None, **choices: Any) -> None:
@@ -72,7 +79,8 @@ def command(op: str, form: str | None, **choices: Any) -> None:
 
     Columns: stationary (of a product, the matrix whose tiles stay where they are), slices (groups
     of ranks that do the updates of steps in turn, 2.5D), tasks (on tiles), tasks_run (those that
-    would run: the threads of one rank fuse neighbouring tasks, several tiles in one kernel call),
+    would run: the threads of one rank fuse neighbouring tasks, several tiles in one kernel call;
+    with --engine dask those that Dask's scheduler gets, each a step on one tile column of a rank),
     flops, messages, bytes (in all messages: whole tiles), pivot_messages (at most: for panels,
     pivots and rows that ranks interchange), max_messages (the most that one rank sends), imbalance
     (most flops of a rank over the mean: 1 is perfect), bytes_per_rank (most memory for own tiles),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import atexit
 import math
+import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from hashlib import blake2b
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from taskla import distributions, schedulers
 from taskla.coarsening import INITIAL, Coarse, coarsen
 from taskla.distributions import Distribution
-from taskla.engines.base import Engine, TileSource, at_least_one
+from taskla.engines.base import Engine, TileSource, at_least_one, process_default
 from taskla.engines.dask_cluster import Cluster
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_matrix import DaskMatrix, tile_of
@@ -37,7 +39,10 @@ from taskla.schedulers import Policy
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["DaskEngine"]
+    from taskla.engines.dask_journal import DaskJournal
+    from taskla.traces import Recorder
+
+__all__ = ["DaskEngine", "joined_tasks"]
 
 Result = TypeVar("Result")
 
@@ -67,11 +72,19 @@ class DaskEngine(Engine):
         As of the threads engine.
     window : int, optional
         Iterations of an algorithm's loop that one task may do of a strip, at least 1. Default: 1.
+    trace : path or Recorder, optional
+        Record what workers do of the programs that are called inside ``with``: see
+        `taskla.traces`. A file is written when ``with`` ends, whatever happened inside, or when
+        Python ends after `set_default`.
+    energy : str, optional
+        Where the joules of a trace come from: see `taskla.energy.find`. Default: "auto".
 
     Raises
     ------
     ImportError
         When distributed is not installed.
+    OSError
+        When no trace can be written there.
     ValueError
         When an option is not allowed.
     TypeError
@@ -88,6 +101,8 @@ class DaskEngine(Engine):
         policy: str | Policy = "lws",
         fuse: int | None = None,
         window: int | None = None,
+        trace: str | os.PathLike[str] | Recorder | None = None,
+        energy: str | None = None,
     ) -> None:
         # what is wrong is said before a cluster starts
         if workers is not None:
@@ -98,7 +113,10 @@ class DaskEngine(Engine):
         schedulers.get(policy)
         if isinstance(distribution, str):
             distributions.get(distribution, 1)
-        self._set(Cluster(client, workers), distribution, policy, fuse, window)
+        if energy is not None and trace is None:
+            raise ValueError(f"energy is {energy!r}; it is for a trace: give trace as well")
+        journal = None if trace is None else _journal(trace, energy or "auto")
+        self._set(Cluster(client, workers), distribution, policy, fuse, window, journal)
 
     @classmethod
     def implicit(
@@ -122,11 +140,13 @@ class DaskEngine(Engine):
         policy: str | Policy,
         fuse: int | None,
         window: int | None,
+        journal: DaskJournal | None = None,
     ) -> None:
         self.policy = schedulers.get(policy)
         self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
         self.window = WINDOW if window is None else at_least_one("window", window)
         self._cluster = cluster
+        self.journal = journal
         self.distribution = self.owners(distribution)
         self._known: WeakKeyDictionary[TaskGraph, dict[Any, Coarse]] = WeakKeyDictionary()
         self._entered: list[AbstractContextManager[Any]] = []
@@ -245,6 +265,7 @@ class DaskEngine(Engine):
         """
         if graph.n == 0:
             return
+        submitted = perf_counter()
         given = self._given(graph, matrices)
         maps = [self._map_of(grid, given.get(grid)) for grid in graph.grids]
         rowwise = tuple(
@@ -256,11 +277,29 @@ class DaskEngine(Engine):
         token = _token(_signature(graph), initial, checked, self.fuse, self.policy.name, coarse)
         policy = self.policy.name if self.policy.name in schedulers.available() else self.policy
         shapes = _shapes(graph, given)
-        made = tasks(coarse, token, rowwise, policy, self.fuse, initial, checked, shapes)
+        journal = self._recording_journal()
+        noted_by = None if journal is None else journal.name
+        made = tasks(coarse, token, rowwise, policy, self.fuse, initial, checked, shapes, noted_by)
+        if journal is not None and self.client is not None:
+            about = token, coarse, self.fuse, initial, submitted
+            journal.submitted(self.client, *about, **self._described(maps))
         name = f"{graph.name or 'graph'}-{token}"
-        self._cluster.announce(token, graph)
         whole = joined([*graphs, joined([], f"array-{token}", local)], name, made.graph)
         self._rebind(given, made.home, whole)
+
+    def _recording_journal(self) -> DaskJournal | None:
+        """The journal, if this engine is in force: later nobody would write its file."""
+        return self.journal if self._entered or process_default() is self else None
+
+    def _described(self, maps: Sequence[Distribution | None]) -> dict[str, Any]:
+        """What a trace says of a program's runs."""
+        names = dict.fromkeys(map_.name for map_ in maps if map_ is not None)
+        return {
+            "engine": self.name,
+            "policy": self.policy.name,
+            "window": self.window,
+            "distribution": ", ".join(names),
+        }
 
     def _rebind(self, given: Mapping[Grid, Any], homes: Mapping[int, Where], whole: Any) -> None:
         """Let matrices be what a program has made of them."""
@@ -305,8 +344,7 @@ class DaskEngine(Engine):
         known = self._known.setdefault(graph, {})
         key = (tuple(maps), rowwise, self.window)
         if key not in known:
-            program = interchanges(partial_sums(near_large(place(graph, maps))))
-            known[key] = coarsen(program, rowwise, self.window)
+            known[key] = joined_tasks(graph, maps, rowwise, self.window)
         return known[key]
 
     def _initial(
@@ -369,13 +407,23 @@ class DaskEngine(Engine):
         return ThreadsEngine(policy=self.policy, progress=False).map(function, arguments)
 
     def set_default(self) -> None:
-        """Put this engine in force: see `Engine.set_default`. Its cluster is closed at the end."""
+        """Put this engine in force: see `Engine.set_default`.
+
+        Its trace is written and its cluster is closed at the end.
+        """
         super().set_default()
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Close the cluster that the engine has started, if it has."""
-        self._cluster.close()
+        """Write the trace, and close the cluster that the engine has started, if it has."""
+        self._close(None)
+
+    def _close(self, error: BaseException | None) -> None:
+        try:
+            if self.journal is not None:
+                self.journal.finish(error)
+        finally:
+            self._cluster.close()
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -389,7 +437,38 @@ class DaskEngine(Engine):
         super().__exit__(*details)
         self._entered.pop().__exit__(None, None, None)
         if not self._entered:
-            self.close()
+            error = details[1]
+            self._close(error if isinstance(error, BaseException) else None)
+
+
+def _journal(trace: str | os.PathLike[str] | Recorder, energy: str) -> DaskJournal:
+    # Most programs are not recorded, and need not wait for this to be imported.
+    from taskla.engines.dask_journal import DaskJournal
+
+    return DaskJournal(trace, energy)
+
+
+def joined_tasks(
+    graph: TaskGraph,
+    maps: Sequence[Distribution | None],
+    rowwise: Sequence[int] = (),
+    window: int = WINDOW,
+) -> Coarse:
+    """Return a program in the tasks that Dask gets.
+
+    Parameters
+    ----------
+    graph : TaskGraph
+        As algorithms make it.
+    maps : sequence of Distribution or None
+        Of each grid; None for those of which each rank has an instance.
+    rowwise : sequence of int
+        First tile numbers of grids of which one upper triangle is stored.
+    window : int
+        As of `DaskEngine`.
+    """
+    program = interchanges(partial_sums(near_large(place(graph, maps))))
+    return coarsen(program, rowwise, window)
 
 
 def _chunk_size(chunks: tuple[tuple[int, ...], ...]) -> int | None:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Client
 
-    from taskla.graph import TaskGraph
-
 __all__ = ["Cluster"]
 
 #: Seconds that workers and scheduler of a cluster of our own have to end.
@@ -82,9 +80,6 @@ class Cluster:
         if self.client is None:
             return 0
         return int(self.client.run_on_scheduler(_recomputed))
-
-    def announce(self, token: str, graph: TaskGraph) -> None:
-        """Tell the scheduler's plugin of a program that may come."""
 
     def close(self) -> None:
         """End the cluster, if it is our own."""

@@ -114,7 +114,7 @@ class DaskMatrix(Collection, TiledMatrix):
             key = (f"assemble-{token}", strip, rank)
             numbers = tuple(grid.base + i + j * grid.mt for i, j in tiles)
             shape = Made(numbers, 1 if layout.uplo == "upper" else 0, True)
-            about = About(token, rank, 0, "assemble", tuple((0, i, j) for i, j in tiles), 0.0)
+            about = About(None, rank, 0, "assemble", (), 0.0)
             tasks[key] = StripTask(
                 key, made, grid, shape, layout.uplo, TaskRef(function), about=about
             )
@@ -266,7 +266,7 @@ class DaskMatrix(Collection, TiledMatrix):
         guarded: dict[Hashable, Hashable] = {}
         for number, (key, places) in enumerate(diagonal.items()):
             guarded[key] = (name, number)
-            about = About(token, rank.get(key, 0), 0, "nonzero", (), 0.0)
+            about = About(None, rank.get(key, 0), 0, "nonzero", (), 0.0)
             source = None if key is None else TaskRef(key)
             tasks[guarded[key]] = StripTask(
                 guarded[key], _guarded, source, tuple(places), what, about=about

@@ -8,7 +8,7 @@ their worker waits for are dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from taskla.engines.dask_task import About
@@ -17,6 +17,9 @@ __all__ = ["NAME", "Ranks", "install"]
 
 #: Of the plugin, among those of the scheduler.
 NAME = "taskla"
+
+#: The priority of what can wait for everything else.
+LAST = 2**40
 
 
 class Ranks:
@@ -76,7 +79,7 @@ def install(dask_scheduler: Any) -> None:
 def _make(scheduler: Any) -> Any:
     from distributed.diagnostics.plugin import SchedulerPlugin
 
-    from taskla.engines.dask_progress import Fused, Progress
+    from taskla.engines.dask_progress import Fused, Progress, TileGrid
 
     class Plugin(SchedulerPlugin):  # type: ignore[misc]
         """Pins our tasks, and keeps account of them."""
@@ -94,18 +97,45 @@ def _make(scheduler: Any) -> Any:
         # -- where tasks run -----------------------------------------------------------------------
 
         def update_graph(self, scheduler: Any, *, tasks: list[Hashable], **_: Any) -> None:
+            new = []
             for key in tasks:
                 ts = scheduler.tasks[key]
                 about = getattr(ts.run_spec, "about", None)
-                if not isinstance(about, About) or key in self._about:
+                if isinstance(about, About) and key not in self._about:
+                    self._about[key] = about
+                    new.append((ts, about))
+            for ts, about in sorted(new, key=lambda pair: pair[1].priority):
+                self._place(ts, about, about.priority)
+                for source in ts.dependencies:
+                    self._place_source(source, about)
+                for result in ts.dependents:
+                    self._place_result(result, about)
+                if about.program is not None:
+                    token, name, grids = about.program
+                    program = self.progress.begin(token, name, [TileGrid(*grid) for grid in grids])
+                    fused = Fused(about.kernel, about.rank, about.writes, about.flops)
+                    program.add(ts.key, fused)
+
+        def _place(self, ts: Any, about: About, priority: float) -> None:
+            self._pin(ts, about)
+            if ts.priority is not None and ts.state == "released":
+                ts.priority = (*ts.priority[:2], priority)
+
+        def _place_source(self, ts: Any, about: About) -> None:
+            """Have chunks of a Dask array made where, and not long before, they are wanted."""
+            stack = [ts]
+            while stack:
+                ts = stack.pop()
+                about_it = isinstance(getattr(ts.run_spec, "about", None), About)
+                if about_it or ts.state != "released" or ts.worker_restrictions:
                     continue
-                self._about[key] = about
-                self._pin(ts, about)
-                if ts.priority is not None and ts.state == "released":
-                    ts.priority = (*ts.priority[:2], about.priority)
-                if about.kernel not in ("keep", "assemble"):
-                    program = self.progress.begin(about.program, *_described(about))
-                    program.add(key, Fused(about.kernel, about.rank, about.writes, about.flops))
+                self._place(ts, about, about.priority - 0.5)
+                stack += ts.dependencies
+
+        def _place_result(self, ts: Any, about: About) -> None:
+            """Have tiles taken apart where they are, when nothing else is to be done there."""
+            if ts.prefix.name == "tile" and ts.state == "released" and not ts.worker_restrictions:
+                self._place(ts, about, LAST)
 
         def _pin(self, ts: Any, about: About) -> None:
             worker = self.ranks.worker(about.rank)
@@ -184,15 +214,3 @@ def _make(scheduler: Any) -> Any:
 
 def _address(ts: Any) -> str | None:
     return None if ts.processing_on is None else str(ts.processing_on.address)
-
-
-def _described(about: About) -> tuple[str, list[Any]]:
-    """The name and the matrices of a program."""
-    from taskla.engines.dask_progress import TileGrid
-
-    rows = max((i for _, i, _ in about.writes), default=0) + 1
-    cols = max((j for _, _, j in about.writes), default=0) + 1
-    return about.kernel, [TileGrid("A", rows, cols, "fp64")]
-
-
-Note = Callable[..., None]

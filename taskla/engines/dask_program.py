@@ -8,14 +8,16 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskla.coarsening import INITIAL, Coarse, Joined
-from taskla.engines.dask_task import About
+from taskla.engines.dask_task import About, Described
 from taskla.engines.dask_work import Found, Made, Share, packed, run, select
 from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 from taskla.pieces import subset
 from taskla.schedulers import Policy
+from taskla.traces.recorder import format_name
 
 __all__ = ["Tasks", "Where", "kernel", "tasks"]
 
@@ -52,6 +54,7 @@ def tasks(
     initial: Mapping[int, Where],
     checked: Mapping[int, str],
     shapes: Mapping[int, tuple[int, int]],
+    journal: str | None = None,
 ) -> Tasks:
     """Make the Dask tasks of a program.
 
@@ -71,8 +74,10 @@ def tasks(
         Tiles to be checked when they are first looked at, and which part of each.
     shapes : mapping of int to (int, int)
         Of tiles that have another shape than their grid says.
+    journal : str, optional
+        That workers are to note the tasks for.
     """
-    maker = _Maker(coarse, token, rowwise, policy, fuse, shapes)
+    maker = _Maker(coarse, token, rowwise, policy, fuse, shapes, journal)
     return maker.make(initial, dict(checked))
 
 
@@ -85,16 +90,17 @@ class _Maker:
         policy: str | Policy,
         fuse: int,
         shapes: Mapping[int, tuple[int, int]],
+        journal: str | None,
     ) -> None:
-        self._shapes = shapes
+        self._shapes, self._journal = shapes, journal
         self._coarse, self._token, self._rowwise = coarse, token, rowwise
         self._policy, self._fuse = policy, fuse
         self._graph = coarse.program.graph
         self._bases = np.array([grid.base for grid in self._graph.grids])
-        priorities = self._graph.priorities()
-        most = np.array([priorities[task.tasks].max() for task in coarse.joined])
-        self._importance = np.empty(most.size, dtype=np.int64)
-        self._importance[np.argsort(-most, kind="stable")] = np.arange(most.size)
+        self._matrices = [grid for grid in self._graph.grids if not grid.scratch]
+        grids = [(g.name, g.mt, g.nt, format_name(g.dtype)) for g in self._matrices]
+        self._described = Described(token, self._graph.name or "graph", tuple(grids))
+        self._importance = _importance(coarse)
         self._keys: list[Hashable] = []
         self._positions: list[dict[int, int]] = []
 
@@ -115,7 +121,8 @@ class _Maker:
                 for tile in np.unique(piece.tiles).tolist()
                 if tile in self._shapes
             }
-            share = Share(piece, found, tuple(strips), carried, self._policy, self._fuse, odd)
+            note = None if self._journal is None else (self._journal, self._token, number)
+            share = Share(piece, found, tuple(strips), carried, self._policy, self._fuse, odd, note)
             about = self._about(number, task, piece)
             key: tuple[Any, ...] = (f"{about.kernel}-{self._token}", self._strip(task), number)
             refs = [TaskRef(source) for source in sources]
@@ -125,7 +132,7 @@ class _Maker:
         for number, (source, tiles) in enumerate(self._coarse.kept):
             key = (f"keep-{self._token}", number)
             origin = made[self._keys[source]].about
-            about = origin._replace(kernel="keep", writes=(), flops=0.0)
+            about = origin._replace(program=None, kernel="keep", writes=(), flops=0.0)
             at = [self._positions[source][tile] for tile in tiles]
             made[key] = StripTask(key, select, at, TaskRef(self._keys[source]), about=about)
             self._keys.append(key)
@@ -167,11 +174,12 @@ class _Maker:
     def _about(self, number: int, task: Joined, piece: TaskGraph) -> About:
         writes = []
         for tile in task.outputs:
-            grid = int(np.searchsorted(self._bases, tile, side="right")) - 1
-            i, j = self._graph.grids[grid].coordinates(tile)
-            writes.append((grid, int(i), int(j)))
+            grid = self._graph.grids[int(np.searchsorted(self._bases, tile, side="right")) - 1]
+            if not grid.scratch:
+                i, j = grid.coordinates(tile)
+                writes.append((self._matrices.index(grid), int(i), int(j)))
         return About(
-            self._token,
+            self._described,
             task.rank,
             int(self._importance[number]),
             kernel(piece),
@@ -184,6 +192,23 @@ class _Maker:
         grid = self._graph.grid_of(task.strip[1])
         i, j = grid.coordinates(task.strip[1])
         return int(i) if grid.base in self._rowwise else int(j)
+
+
+def _importance(coarse: Coarse) -> NDArray[np.int64]:
+    """Place of each joined task in the order of importance, the first is the most important.
+
+    That is the program's own order, in which the update of the next panel's column, and so the
+    panel, comes first in each step. The longest way to the end would let columns far from the
+    panel wait, and workers keep all panels that those still need.
+    """
+    first = np.array([min(task.tasks) for task in coarse.joined], dtype=np.int64)
+    explicit = coarse.program.graph.priority
+    most = np.zeros(first.size)
+    if explicit is not None:
+        most = np.array([explicit[task.tasks].max() for task in coarse.joined])
+    importance = np.empty(first.size, dtype=np.int64)
+    importance[np.lexsort((first, -most))] = np.arange(first.size)
+    return importance
 
 
 #: What a task is known by if it does any of these: a panel decides how fast everything else goes.

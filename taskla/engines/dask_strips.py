@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from taskla.engines.dask_memory import received, sendable
+
 __all__ = ["Spot", "Strips"]
 
 
@@ -59,13 +61,12 @@ class Strips:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # the arrays leave out of band, as buffers that are not copied
-        return _received, (self.arrays, self.spots)
+        return _received, (tuple(map(sendable, self.arrays)), self.spots)
 
     def __repr__(self) -> str:
         return f"Strips({len(self)} tiles, {self.nbytes} bytes)"
 
 
-def _received(arrays: Sequence[NDArray[Any]], spots: Sequence[Spot]) -> Strips:
-    """Return strips that have come from elsewhere, fit for BLAS."""
-    # a buffer begins where the message before it ended, at any byte
-    return Strips([a if a.flags.aligned else a.copy(order="F") for a in arrays], spots)
+def _received(sent: Sequence[Any], spots: Sequence[Spot]) -> Strips:
+    """Return strips that have come from elsewhere."""
+    return Strips([received(strip) for strip in sent], spots)

@@ -7,7 +7,24 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["About", "StripTask"]  # noqa: F822 (made by __getattr__)
+__all__ = ["About", "Described", "StripTask"]  # noqa: F822 (made by __getattr__)
+
+
+class Described(NamedTuple):
+    """A program as the scheduler knows it.
+
+    Attributes
+    ----------
+    token : str
+    name : str
+        Of the algorithm.
+    grids : tuple of (str, int, int, str)
+        Name, tile rows, tile columns and format of each matrix that is not scratch.
+    """
+
+    token: str
+    name: str
+    grids: tuple[tuple[str, int, int, str], ...]
 
 
 class About(NamedTuple):
@@ -15,8 +32,8 @@ class About(NamedTuple):
 
     Attributes
     ----------
-    program : str
-        Token of the program.
+    program : Described or None
+        None for what is no part of one: assembling, looking for zeros.
     rank : int
         By the distribution: the scheduler's plugin has a worker for each.
     priority : int
@@ -24,11 +41,11 @@ class About(NamedTuple):
     kernel : str
         The name on the dashboard.
     writes : tuple of (int, int, int)
-        Grid, tile row and tile column of tiles that it writes.
+        Matrix of the program, tile row and tile column of tiles that it writes.
     flops : float
     """
 
-    program: str
+    program: Described | None
     rank: int
     priority: int
     kernel: str

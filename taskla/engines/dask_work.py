@@ -6,9 +6,10 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from taskla.matrix_layout import Uplo
 from taskla.matrix_store import set_block, triangle
 from taskla.schedulers import Policy
 from taskla.tile import Tile
+
+if TYPE_CHECKING:
+    from taskla.engines.dask_notes import Note
 
 __all__ = ["Found", "Made", "Share", "made", "packed", "run", "select", "threads"]
 
@@ -83,6 +87,8 @@ class Share:
         Width of fusion.
     shapes : mapping of int to (int, int)
         Of tiles that have another shape than the grid says: shares of a norm.
+    note : (str, str, int), optional
+        The journal that it is to be noted for, the program's token, the task's number in it.
     """
 
     graph: TaskGraph
@@ -92,6 +98,7 @@ class Share:
     policy: str | Policy
     fuse: int
     shapes: Mapping[int, tuple[int, int]]
+    note: tuple[str, str, int] | None = None
 
     def shape(self, number: int) -> tuple[int, int]:
         """Return the shape of a tile."""
@@ -132,10 +139,16 @@ def run(share: bytes, *values: Any) -> Strips:
     numpy.linalg.LinAlgError
         As the kernels raise it, with the index counted from the matrix's first row.
     """
-    return _run(pickle.loads(share), values)
+    found: Share = pickle.loads(share)
+    if found.note is not None:
+        from taskla.engines.dask_notes import note
+
+        with note(found.note) or nullcontext() as noted:
+            return _run(found, values, noted)
+    return _run(found, values)
 
 
-def _run(share: Share, values: Sequence[Any]) -> Strips:
+def _run(share: Share, values: Sequence[Any], note: Note | None = None) -> Strips:
     graph = share.graph
     given = {f.number: _tile(share, f, values) for f in share.found}
     arrays, spots, places = _make(share.made, share.shape, graph.grid_of, given)
@@ -144,7 +157,7 @@ def _run(share: Share, values: Sequence[Any]) -> Strips:
     execution = Execution(graph, [_Elsewhere()] * len(grids))
     for number, array in (_absent(graph) | given | places).items():
         execution.put(number, Tile(array))
-    _execute(graph, execution, share)
+    _execute(graph, execution, share, note)
     arrays, spots = _returned(share, arrays, spots)
     for value, position in share.carried:
         array, begin, end, axis = values[value].spots[position]
@@ -265,21 +278,24 @@ def _returned(
     return [arrays[number] for number in kept], wanted
 
 
-def _execute(graph: TaskGraph, execution: Execution, share: Share) -> None:
+def _execute(graph: TaskGraph, execution: Execution, share: Share, note: Note | None) -> None:
     """Run tile tasks on the threads of this worker."""
     workers, token = threads()
     workers = min(workers, graph.n)
+    run_task: Callable[[int], None] = execution
+    if note is not None:
+        run_task = note.observed(graph.n, execution, alone=workers == 1)
     job: Job
     if workers > 1:
         policy = copy.copy(schedulers.get(share.policy))
 
         def execute(task: int) -> None:
             with token:
-                execution(task)
+                run_task(task)
 
         job = GraphRun(graph, execute, policy, workers)
     else:
-        job = Each(graph.n, execution)
+        job = Each(graph.n, run_task)
     conduct(job, workers)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import sleep
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,7 @@ from taskla.traces.recorder import clock
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
-__all__ = ["Offset", "aligned", "measure", "offset"]
+__all__ = ["Offset", "aligned", "described", "measure", "offset"]
 
 #: Trips to each rank: some microseconds each, milliseconds where ranks wait for a core. After so
 #: many seconds it is enough.
@@ -82,6 +82,27 @@ def aligned(times: ArrayLike, first: Offset, last: Offset) -> NDArray[np.float64
     drift = (last.seconds - first.seconds) / span if span > 0 else 0.0
     given = np.asarray(times, np.float64)
     return np.asarray(first.at + (given - first.at - first.seconds) / (1 + drift))
+
+
+def described(rank: int, first: Offset, last: Offset, begin: float) -> dict[str, Any]:
+    """Return what the header says of a clock: seconds, at the begin of the run.
+
+    Parameters
+    ----------
+    rank : int
+    first, last : Offset
+        As of `aligned`.
+    begin : float
+        On rank 0's clock.
+    """
+    span = last.at - first.at
+    drift = (last.seconds - first.seconds) / span if span > 0 else 0.0
+    return {
+        "rank": rank,
+        "offset": first.seconds + drift * (begin - first.at),
+        "drift": drift,
+        "error": max(first.error, last.error),
+    }
 
 
 def measure(comm: Intracomm, now: Callable[[], float] = clock) -> list[Offset]:

@@ -7,19 +7,16 @@ for when one of them leaves by an exception of its own.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskla import energy
 from taskla.engines.graph_run import GraphRun
-from taskla.engines.journal import Sampler, facts, task_figures
+from taskla.engines.journal import Sampler, facts
+from taskla.engines.machines import Machine, charge, portable
 from taskla.engines.mpi_clocks import measure
 from taskla.engines.mpi_recording import JobRecording, Share
 from taskla.engines.mpi_traffic import Traffic
@@ -73,7 +70,7 @@ class MPIJournal:
         first = here.bcast(comm.rank)
         here.Free()
         self._meters = found.meters if first == comm.rank else ()
-        self._nodes = _nodes(comm.gather((first, _portable(found))) or [])
+        self._nodes = _nodes(comm.gather((first, portable(found))) or [])
         if comm.rank == 0:
             self.recorder.facts = facts() | self.recorder.facts
         self._measure()
@@ -208,35 +205,16 @@ class PartRecording(Recording):
 
 
 class _Node(NamedTuple):
-    """The ranks of a machine, its first rank, and where its joules come from."""
+    """The ranks of a machine, and where its joules come from."""
 
-    first: int
     ranks: list[int]
     source: energy.Source
-
-
-class _Elsewhere(energy.Meter):
-    """A meter of another rank, which has been read there."""
-
-    def read(self) -> NoReturn:
-        raise OSError(f"{self.name} is read on its own machine")
-
-
-def _portable(source: energy.Source) -> energy.Source:
-    """Return a source with meters that can be sent, of use for accounts only."""
-    meters = []
-    for meter in source.meters:
-        stand_in = _Elsewhere(meter.name, meter.kind)
-        stand_in.idle_power, stand_in.idle_source = meter.idle_power, meter.idle_source
-        meters.append(stand_in)
-    # a mapping that cannot be changed cannot be pickled either
-    return source._replace(meters=tuple(meters), weights=dict(source.weights))
 
 
 def _nodes(rows: Sequence[tuple[int, energy.Source]]) -> list[_Node]:
     """Return the machines, from the first rank of each rank's machine and each rank's source."""
     return [
-        _Node(first, [rank for rank, (of, _) in enumerate(rows) if of == first], rows[first][1])
+        _Node([rank for rank, (of, _) in enumerate(rows) if of == first], rows[first][1])
         for first in sorted({first for first, _ in rows})
     ]
 
@@ -244,72 +222,18 @@ def _nodes(rows: Sequence[tuple[int, energy.Source]]) -> list[_Node]:
 def _complete(job: JobRecording, nodes: Sequence[_Node], workers: Sequence[int]) -> None:
     """Merge what the ranks recorded, and share the energy of each machine out to its tasks."""
     job.merge()
-    figures = task_figures(job.graph, job.start, job.end)
-    joules = np.full(job.graph.n, np.nan)
-    reports = []
-    for node in nodes:
-        mine = np.flatnonzero(np.isin(job.rank, node.ranks))
-        readings = job.shares[node.first].readings
-        account = energy.account(
-            node.source,
-            begin=job.begin,
-            end=job.over,
-            readings={name: (np.array(t), np.array(j)) for name, (t, j) in readings.items()},
-            tasks=_some(figures, mine),
-            workers=sum(workers[rank] for rank in node.ranks),
-        )
-        reports.append(account.report)
-        if account.tasks is not None:
-            joules[mine] = account.tasks
-    firsts = [node.first for node in nodes]
-    report = _total(dict(zip(firsts, reports, strict=True)), job.over - job.begin)
-    job.info["energy"] = report
-    job.joules = None if report["source"] == "unavailable" else joules
-
-
-def _some(tasks: energy.Tasks, rows: NDArray[np.int64]) -> energy.Tasks:
-    start, end, kernel, format, flops, nbytes = tasks
-    return energy.Tasks(
-        start[rows], end[rows], kernel[rows], format[rows], flops[rows], nbytes[rows]
+    charge(
+        job,
+        [
+            Machine(
+                ranks,
+                source,
+                job.shares[ranks[0]].readings,
+                sum(workers[rank] for rank in ranks),
+            )
+            for ranks, source in nodes
+        ],
     )
-
-
-def _total(reports: Mapping[int, dict[str, Any]], seconds: float) -> dict[str, Any]:
-    """Add up what the machines used, each named by its first rank.
-
-    A sum that lacks a machine, or is measured here and modelled there, would be no figure.
-    """
-    found = {report["source"] for report in reports.values()}
-    if len(reports) == 1 and found == {"unavailable"}:
-        return next(iter(reports.values()))
-    if "unavailable" in found or len(found) > 1:
-        words = [
-            f"rank {rank}: {report.get('reason') or report['source']}"
-            for rank, report in reports.items()
-        ]
-        return {"source": "unavailable", "reason": "; ".join(words)}
-    every = list(reports.values())
-    joules = math.fsum(report["joules"] for report in every)
-    total: dict[str, Any] = {
-        **every[0],
-        "joules": joules,
-        "idle_joules": math.fsum(report["idle_joules"] for report in every),
-        "watts": joules / seconds if seconds > 0 else None,
-        "edp": joules * seconds,
-    }
-    if "meters" in total:
-        total["meters"] = [
-            {**meter, "name": f"rank {rank} {meter['name']}"}
-            for rank, report in reports.items()
-            for meter in report["meters"]
-        ]
-    if "model" in total:
-        flop = {name: figure for r in every for name, figure in r["model"]["flop"].items()}
-        total["model"] = {**total["model"], "flop": flop}
-    missing = [f"rank {rank}: {r['reason']}" for rank, r in reports.items() if "reason" in r]
-    if missing:
-        total["reason"] = "; ".join(missing)
-    return total
 
 
 def _shared() -> int:

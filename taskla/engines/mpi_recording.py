@@ -15,8 +15,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.dependencies import Successors
-from taskla.engines.mpi_clocks import Offset, aligned
+from taskla.engines.joined_graph import joined_graph, numbered
+from taskla.engines.mpi_clocks import Offset, aligned, described
 from taskla.exchange import Exchange
 from taskla.graph import TaskGraph
 from taskla.traces import Recording
@@ -98,17 +98,10 @@ def job_graph(exchange: Exchange, width: int) -> JobGraph:
 def _job_graph(exchange: Exchange, width: int) -> JobGraph:
     graph, place = exchange.graph, exchange.place
     parts = [exchange.part(rank, width) for rank in range(exchange.ranks)]
-    counts = [part.graph.multiplicity for part in parts]
     tile_tasks = [np.flatnonzero(place == rank) for rank in range(exchange.ranks)]
-    begins = [np.cumsum(count) - count for count in counts]
-    first = np.concatenate([of[at] for of, at in zip(tile_tasks, begins, strict=True)])
-    order = np.argsort(first)
-    number = np.empty(first.size, np.int64)
-    number[order] = np.arange(first.size)
-    of_rank = np.split(number, np.cumsum([count.size for count in counts])[:-1])
-    number_of = np.empty(graph.n, np.int64)
-    for tasks, numbers, count in zip(tile_tasks, of_rank, counts, strict=True):
-        number_of[tasks] = np.repeat(numbers, count)
+    of_rank, number_of, first, multiplicity = numbered(
+        graph.n, tile_tasks, [part.graph.multiplicity for part in parts]
+    )
     source, target = [], []
     for part, numbers in zip(parts, of_rank, strict=True):
         before, after = part.graph.edges()
@@ -120,52 +113,8 @@ def _job_graph(exchange: Exchange, width: int) -> JobGraph:
                 source.append(np.full(tasks.size, number_of[made_by]))
                 target.append(numbers[tasks])
     edges = np.concatenate(source), np.concatenate(target)
-    joined = _joined(graph, number_of, first[order], np.concatenate(counts)[order], edges)
+    joined = joined_graph(graph, number_of, first, multiplicity, edges)
     return JobGraph(joined, of_rank, number_of)
-
-
-def _joined(
-    graph: TaskGraph,
-    number_of: Int64,
-    first: Int64,
-    multiplicity: NDArray[np.int32],
-    edges: tuple[Int64, Int64],
-) -> TaskGraph:
-    """The program with tile tasks joined, and these edges."""
-    n = first.size
-    task = graph.task_of_access
-    order = np.lexsort((np.arange(task.size), graph.operand, number_of[task]))
-    # what a tile task shares with the one before it is named once
-    same = np.zeros(order.size, dtype=np.bool_)
-    alike = (number_of[task], graph.operand, graph.tiles)
-    same[1:] = np.diff(task[order]) != 0
-    for column in alike:
-        same[1:] &= np.diff(column[order].astype(np.int64)) == 0
-    order = order[~same]
-    width = np.bincount(number_of[task[order]], minlength=n)
-    flops = np.bincount(number_of, weights=graph.flops(), minlength=n)
-    return TaskGraph(
-        grids=graph.grids,
-        kinds=graph.kinds,
-        kind=graph.kind[first],
-        indptr=np.concatenate([[0], np.cumsum(width)]).astype(np.int64),
-        tiles=graph.tiles[order],
-        operand=graph.operand[order],
-        modes=graph.modes[order],
-        calls=np.arange(n + 1, dtype=np.int64),
-        priority=graph.priorities()[first],
-        multiplicity=multiplicity,
-        flops=flops.astype(np.float64),
-        iterations=graph.iteration[first],
-        name=graph.name,
-        successors=_successors(n, *edges),
-    )
-
-
-def _successors(n: int, source: Int64, target: Int64) -> Successors:
-    source, target = np.divmod(np.unique(source * max(n, 1) + target), max(n, 1))
-    pointer = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=n))])
-    return Successors(pointer.astype(np.int64), target.astype(np.int32))
 
 
 class JobRecording(Recording):
@@ -200,7 +149,7 @@ class JobRecording(Recording):
         self.submitted = min(share.submitted for share in self.shares)
         self.begin = min(share.begin for share in self.shares)
         self.over = max(share.over for share in self.shares)
-        info["clock"] = [_about(rank, *pair, self.begin) for rank, pair in enumerate(clocks)]
+        info["clock"] = [described(rank, *pair, self.begin) for rank, pair in enumerate(clocks)]
         self.samples = [
             ((f"rank {rank} {about[0]}", *about[1:]), time, value)
             for rank, share in enumerate(self.shares)
@@ -276,15 +225,3 @@ class JobRecording(Recording):
                 )
             )
         return rows
-
-
-def _about(rank: int, first: Offset, last: Offset, begin: float) -> dict[str, Any]:
-    """What the header says of a clock: seconds, at the begin of the run."""
-    span = last.at - first.at
-    drift = (last.seconds - first.seconds) / span if span > 0 else 0.0
-    return {
-        "rank": rank,
-        "offset": first.seconds + drift * (begin - first.at),
-        "drift": drift,
-        "error": max(first.error, last.error),
-    }
