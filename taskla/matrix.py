@@ -205,8 +205,8 @@ class TiledMatrix(StoredTiles):
             With any chunks: it is rechunked to tiles, lazily. Integers and booleans become float64,
             float16 becomes float32. A vector is one column.
         nb : int, optional
-            The tile size. Default: that of the chunks if these are square, else that of
-            `choose_nb`.
+            The tile size. Default: that of the chunks if these are square, neither very many nor
+            too few for the workers, else one that gives each worker a few tile columns.
         uplo : {None, "lower", "upper", "L", "U"}
             Use this triangle of a square `x` only; the chunks of the other are not computed.
         distribution : str or Distribution, optional
@@ -503,6 +503,11 @@ def _asked(
 ) -> tuple[np.dtype[Any], Layout]:
     """Return the data type and layout of a new matrix."""
     checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
+    maker = place().maker
+    if nb is None and maker is not None:
+        # refuses what is no shape
+        layout = layout_asked_for(shape, nb, checked, uplo)
+        nb = maker.tile_size(max(layout.m, layout.n, 1), checked)
     return checked, layout_asked_for(shape, nb, checked, uplo)
 
 

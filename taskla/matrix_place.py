@@ -63,6 +63,9 @@ class Maker(Protocol):
     What it returns is a `taskla.matrix.TiledMatrix`, which imports this module.
     """
 
+    def tile_size(self, n: int, dtype: Any) -> int:
+        """Return the tile size of a matrix of order n for which none is given."""
+
     def from_function(self, f: Any, layout: Any, dtype: Any, distribution: Any) -> Any:
         """Return the matrix of a function of rows and columns."""
 

@@ -1,4 +1,4 @@
-"""Programs with clusters of their own that `test_dask_trace` runs: ``dask_traces.py NAME FILE``."""
+"""Programs that `test_dask_trace_ends` runs, with own clusters: ``dask_traces.py NAME FILE``."""
 
 from __future__ import annotations
 

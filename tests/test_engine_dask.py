@@ -239,6 +239,11 @@ def test_a_killed_worker_costs_no_more_than_its_own_work() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_tasks_stay_where_their_tiles_are() -> None:
+    done = program("busy")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_peak_memory_is_well_below_that_of_dask_array() -> None:
     done = program("memory", timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -29,7 +29,7 @@ from taskla.formats import working_dtype
 from taskla.graph import Grid, TaskGraph
 from taskla.interchanges import interchanges
 from taskla.matrix import BlockFunction
-from taskla.matrix_layout import Layout
+from taskla.matrix_layout import Layout, choose_nb
 from taskla.matrix_place import ALONE, Place
 from taskla.matrix_store import layout_asked_for
 from taskla.partial_sums import partial_sums
@@ -48,6 +48,12 @@ Result = TypeVar("Result")
 
 #: Iterations of an algorithm's loop that one task may do of a strip.
 WINDOW = 1
+
+#: Tile columns that a rank has, about, if the tile size is not given.
+COLUMNS = 8
+
+#: So many columns of small chunks are rechunked to fewer.
+MANY = 64
 
 
 class DaskEngine(Engine):
@@ -111,7 +117,7 @@ class DaskEngine(Engine):
             if value is not None:
                 at_least_one(name, value)
         schedulers.get(policy)
-        if isinstance(distribution, str):
+        if isinstance(distribution, str) and distribution not in distributions.available():
             distributions.get(distribution, 1)
         if energy is not None and trace is None:
             raise ValueError(f"energy is {energy!r}; it is for a trace: give trace as well")
@@ -221,11 +227,31 @@ class DaskEngine(Engine):
         if any(math.isnan(size) for size in x.shape):
             raise ValueError("x has chunks of unknown size; x.compute_chunk_sizes() finds them")
         dtype = working_dtype(x.dtype)
-        if nb is None:
-            nb = _chunk_size(x.chunks)
         shape = x.shape if x.ndim == 2 else (*x.shape, 1)
+        if nb is None:
+            nb = self._fitting_chunk(x.chunks, max(shape)) or self.tile_size(max(shape), dtype)
         layout = layout_asked_for(shape, nb, dtype, uplo)
         return self.from_dask(x, layout, distribution)
+
+    def tile_size(self, n: int, dtype: np.dtype[Any]) -> int:
+        """Return the tile size of a matrix of order n for which none is given.
+
+        A few tile columns a rank, of tiles for which a worker takes longer than the scheduler.
+        """
+        ranks = self.distribution.ranks
+        size = -(-n // (COLUMNS * ranks))
+        smallest, largest = choose_nb(n, dtype, workers=1), 4096
+        return max(min(-(-size // 64) * 64, largest), min(smallest, 512))
+
+    def _fitting_chunk(self, chunks: tuple[tuple[int, ...], ...], n: int) -> int | None:
+        """Return the size of chunks that will do for tiles."""
+        size = _chunk_size(chunks)
+        if size is None:
+            return None
+        columns = -(-n // size)
+        too_large = size > 512 and columns < COLUMNS // 2 * self.distribution.ranks
+        too_small = size < 256 and columns > MANY
+        return None if too_large or too_small else size
 
     def zeros(
         self,

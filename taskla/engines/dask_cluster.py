@@ -46,9 +46,11 @@ class Cluster:
         """Return the cluster of the current client, or nothing."""
         cluster = cls.__new__(cls)
         cluster._own = None
-        cluster.client = _current()
+        client = _current()
+        # an asynchronous one can compute what is built, but not be asked anything meanwhile
+        cluster.client = None if client is None or client.asynchronous else client
         if cluster.client is not None:
-            install(_checked(cluster.client))
+            install(cluster.client)
         return cluster
 
     def _new(self, workers: int | None) -> Any:
@@ -127,11 +129,17 @@ def _checked(client: Any) -> Any:
     return client
 
 
+#: Those whose schedulers have the plugin.
+_known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 def install(client: Any) -> None:
     """Put the plugin into the scheduler of a client, once."""
     from taskla.engines.dask_plugin import install
 
-    client.run_on_scheduler(install)
+    if client not in _known:
+        client.run_on_scheduler(install)
+        _known.add(client)
 
 
 def _recomputed(dask_scheduler: Any) -> int:

@@ -8,15 +8,17 @@ program that was computed, and of Dask's transfers between workers messages.
 from __future__ import annotations
 
 import os
+import pickle
 import uuid
 import warnings
 from collections.abc import Collection, Hashable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskla import energy
 from taskla.coarsening import INITIAL, Coarse
-from taskla.engines.dask_notes import TRANSFERS, Report, Transfer, plugin, report
+from taskla.engines.dask_notes import TRANSFERS, Transfer
 from taskla.engines.dask_program import Where
 from taskla.engines.dask_recording import (
     DaskRecording,
@@ -26,6 +28,7 @@ from taskla.engines.dask_recording import (
     identity,
     workers_graph,
 )
+from taskla.engines.dask_reports import Report, forget, plugin, report, topic
 from taskla.engines.dask_workers import Workers
 from taskla.engines.journal import facts
 from taskla.engines.machines import charge
@@ -76,6 +79,7 @@ class DaskJournal:
         self._open: dict[str, DaskRecording] = {}
         self._graphs: dict[tuple[int, int], tuple[Coarse, WorkersGraph]] = {}
         self._under_way: list[tuple[str, Transfer]] = []
+        self._read = 0
 
     def submitted(
         self,
@@ -121,10 +125,12 @@ class DaskJournal:
             self.recorder.elsewhere.remove(self._collect)
             try:
                 self._collect(last=True, error=error)
-                if self._client.status == "running":
-                    self._client.unregister_worker_plugin(f"taskla-notes-{self.name}")
+                # workers that have gone note nothing any more
+                with suppress(Exception):
+                    self._running().unregister_worker_plugin(topic(self.name))
+                    self._running().run_on_scheduler(forget, self.name)
             finally:
-                self._client = None
+                self._client, self._read = None, 0
                 self._workers = Workers(*self._energy)
                 self._programs, self._open, self._under_way = {}, {}, []
         if self.recorder.path is not None:
@@ -148,13 +154,8 @@ class DaskJournal:
             client = self._running()
             found = client.run(report, self.name, on_error="ignore")
             self._workers.measure(client)
-            self._take(
-                {
-                    address: told
-                    for address, told in found.items()
-                    if told is not None and self._workers.measured(address)
-                }
-            )
+            self._take(self._left(client), present=False)
+            self._take(found, present=True)
             unfinished = {token for token, run in self._open.items() if not run.complete}
             if unfinished:
                 ahead = client.run_on_scheduler(_ahead, tokens=unfinished)
@@ -171,9 +172,14 @@ class DaskJournal:
             raise OSError("the client is closed")
         return self._client
 
-    def _take(self, reports: Mapping[str, Report]) -> None:
-        self._workers.told(reports)
-        for address, told in reports.items():
+    def _left(self, client: Client) -> dict[str, Report | None]:
+        """Return what workers that have gone meanwhile have left with the scheduler."""
+        entries = client.get_events(topic(self.name))
+        new, self._read = entries[self._read :], len(entries)
+        return dict(pickle.loads(entry) for _, entry in new)
+
+    def _take(self, found: Mapping[str, Report | None], present: bool) -> None:
+        for address, told in self._workers.told(found, present).items():
             for noted in told.noted:
                 if (run := self._run_of(noted.token)) is not None:
                     run.add(address, self._workers.noted(address, noted))

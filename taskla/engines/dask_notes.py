@@ -1,32 +1,27 @@
 """What a Dask worker notes of programs that are to be in a trace, until the client fetches it.
 
-`taskla.engines.dask_journal` puts a plugin into the workers for as long as it records. Tasks of its
-programs find it there and note when their tile tasks ran; without it they note nothing.
+While a journal records, each worker has a book for it: see `taskla.engines.dask_reports`. Tasks of
+its programs find the book and note when their tile tasks ran; without one they note nothing.
 """
 
 from __future__ import annotations
 
 import heapq
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
 from itertools import takewhile
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla import energy
 from taskla.engines.dask_watch import Watch
-from taskla.engines.machines import portable
-from taskla.machine import boot
 from taskla.traces.recorder import clock, in_words
 
-__all__ = ["Note", "Noted", "Report", "Transfer", "note", "plugin", "reading", "report"]
+__all__ = ["Book", "Note", "Noted", "Transfer", "books", "note"]
 
 #: Tile tasks whose times a worker keeps until they are fetched, at 20 bytes each, and transfers.
 #: Beyond that the oldest go.
@@ -68,42 +63,6 @@ class Transfer(NamedTuple):
     nbytes: dict[Hashable, int]
 
 
-class Report(NamedTuple):
-    """What a worker has to tell.
-
-    Attributes
-    ----------
-    name : object
-        Dask's name of the worker.
-    threads : int
-    machine : str
-        The same for processes that have one clock, and the same meters.
-    noted : list of Noted
-    lost : dict of str to int
-        By program: tile tasks whose times have gone.
-    transfers : list of Transfer
-    memory : (list of float, list of float)
-        Times, bytes.
-    readings : dict
-        Meter's name -> times, joules.
-    source : taskla.energy.Source or None
-        The machine's meters, told by the process that reads them.
-    """
-
-    name: Any
-    threads: int
-    machine: str
-    noted: list[Noted]
-    lost: dict[str, int]
-    transfers: list[Transfer]
-    memory: tuple[list[float], list[float]]
-    readings: dict[str, tuple[list[float], list[float]]]
-    source: energy.Source | None
-
-
-# -- in tasks --------------------------------------------------------------------------------------
-
-
 class _Lanes:
     """Numbers for threads that compute at the same time: each has the smallest that is free."""
 
@@ -129,12 +88,12 @@ class Note:
 
     Parameters
     ----------
-    book : _Book
+    book : Book
     token : str
     number : int
     """
 
-    def __init__(self, book: _Book, token: str, number: int) -> None:
+    def __init__(self, book: Book, token: str, number: int) -> None:
         self._book = book
         self._key = token, number
         self._lane: int | None = None
@@ -202,11 +161,12 @@ class Note:
         if self._lane is not None:
             self._book.lanes.give(self._lane)
         failed = None if error is None else (isinstance(error, Exception), in_words(error))
-        times = self._begin, over, self._start, self._end
-        self._book.add(Noted(*self._key, *times, self._lanes, failed))
+        token, number = self._key
+        start, end, lane = self._start, self._end, self._lanes
+        self._book.add(Noted(token, number, self._begin, over, start, end, lane, failed))
 
 
-class _Book:
+class Book:
     """What one worker has noted for one journal.
 
     Parameters
@@ -264,8 +224,8 @@ class _Book:
             self._transfers.append(Transfer(start, end, entry["who"], dict(entry["keys"])))
 
 
-#: By journal and worker: threads of one process may be several workers.
-_books: dict[tuple[str, str], _Book] = {}
+#: By journal and worker's address: threads of one process may be several workers.
+books: dict[tuple[str, str], Book] = {}
 
 
 def note(about: tuple[str, str, int]) -> Note | None:
@@ -280,113 +240,7 @@ def note(about: tuple[str, str, int]) -> Note | None:
 
     journal, token, number = about
     try:
-        book = _books.get((journal, str(get_worker().address)))
+        book = books.get((journal, str(get_worker().address)))
     except ValueError:
         return None
     return None if book is None else Note(book, token, number)
-
-
-# -- in the workers' event loops -------------------------------------------------------------------
-
-
-def plugin(journal: str, meters: bool) -> Any:
-    """Return the plugin of workers that keeps their notes.
-
-    Parameters
-    ----------
-    journal : str
-        Its name.
-    meters : bool
-        Whether to read the machines' meters.
-    """
-    return __getattr__("NotesPlugin")(journal, meters)
-
-
-def report(journal: str, dask_worker: Any) -> Report | None:
-    """Return what a worker has noted since it was last asked; None if it notes nothing."""
-    book = _books.get((journal, str(dask_worker.address)))
-    if book is None:
-        return None
-    book.look(dask_worker)
-    noted, lost, transfers = book.take()
-    memory, readings = book.watch.take()
-    return Report(
-        name=dask_worker.name,
-        threads=int(dask_worker.state.nthreads),
-        machine=boot(),
-        noted=noted,
-        lost=lost,
-        transfers=transfers,
-        memory=memory,
-        readings=readings,
-        source=book.watch.source and portable(book.watch.source),
-    )
-
-
-def reading() -> tuple[str, float]:
-    """Return the machine that this process is on, and what its clock shows."""
-    return boot(), clock()
-
-
-def _claimed(journal: str) -> socket.socket | None:
-    """Return what one process of a machine can have at a time, until it ends; None for others."""
-    if not Path("/proc/self").exists():
-        # names without a file are Linux's
-        return None
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0taskla-{journal}")
-    except OSError:
-        claim.close()
-        return None
-    return claim
-
-
-def _meters() -> energy.Source:
-    """Return the meters of this machine; without any, why there are none."""
-    try:
-        return energy.find("meters")
-    except (OSError, ValueError) as error:
-        return energy.Source((), None, reason=str(error))
-
-
-def _make() -> Any:
-    from distributed.diagnostics.plugin import WorkerPlugin
-
-    class NotesPlugin(WorkerPlugin):  # type: ignore[misc]
-        """Keeps a worker's notes for a journal, and samples memory and meters meanwhile."""
-
-        def __init__(self, journal: str, meters: bool) -> None:
-            self.name = f"taskla-notes-{journal}"
-            self._journal, self._meters = journal, meters
-
-        def setup(self, worker: Any) -> None:
-            self._worker = worker
-            self._claim = _claimed(self._journal) if self._meters else None
-            self._book = _Book(Watch(None if self._claim is None else _meters()))
-            self._book.begin(worker)
-            self._book.watch.start()
-            _books[self._journal, str(worker.address)] = self._book
-
-        def teardown(self, worker: Any) -> None:
-            _books.pop((self._journal, str(worker.address)), None)
-            self._book.watch.stop()
-            if self._claim is not None:
-                self._claim.close()
-
-        def transition(self, key: Hashable, start: str, finish: str, **details: Any) -> None:
-            if finish == "memory":
-                self._book.look(self._worker)
-
-    NotesPlugin.__module__ = __name__
-    NotesPlugin.__qualname__ = "NotesPlugin"
-    return NotesPlugin
-
-
-def __getattr__(name: str) -> Any:
-    # made when it is first asked for, as Dask may not be installed; pickle finds it by its name
-    if name != "NotesPlugin":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name not in globals():
-        globals()[name] = _make()
-    return globals()[name]

@@ -73,7 +73,10 @@ class Ranks:
 def install(dask_scheduler: Any) -> None:
     """Put the plugin into a scheduler, unless it is there."""
     if NAME not in dask_scheduler.plugins:
+        from taskla.engines.dask_dashboard import add_page
+
         dask_scheduler.add_plugin(_make(dask_scheduler), name=NAME)
+        add_page(dask_scheduler)
 
 
 def _make(scheduler: Any) -> Any:
@@ -155,6 +158,10 @@ def _make(scheduler: Any) -> Any:
                 if about.rank in moved and ts is not None and ts.state != "processing":
                     self._pin(ts, about)
 
+        def restart(self, scheduler: Any) -> None:
+            self._about.clear()
+            self._done.clear()
+
         # -- what became of them -------------------------------------------------------------------
 
         def transition(
@@ -169,9 +176,7 @@ def _make(scheduler: Any) -> Any:
                 return
             ts = scheduler.tasks[key]
             if finish == "processing":
-                stealing = scheduler.extensions.get("stealing")
-                if stealing is not None:
-                    stealing.remove_key_from_stealable(ts)
+                _not_to_be_stolen(scheduler, ts)
                 self.progress.note(key, "running", worker=_address(ts))
             elif finish == "memory" and start == "processing":
                 self._finished(key, ts, details)
@@ -200,7 +205,7 @@ def _make(scheduler: Any) -> Any:
                 about = self._about.get(waiter.key)
                 if about is None:
                     return
-                wanted.add(self.ranks.worker(about.rank))
+                wanted |= {self.ranks.worker(about.rank), _address(waiter)}
             spare = [ws for ws in ts.who_has if ws.address not in wanted]
             if len(spare) == len(ts.who_has):
                 spare = spare[1:]
@@ -210,6 +215,15 @@ def _make(scheduler: Any) -> Any:
                 )
 
     return Plugin()
+
+
+def _not_to_be_stolen(scheduler: Any, ts: Any) -> None:
+    """Have a task stay where it is: tiles are there."""
+    stealing = scheduler.extensions.get("stealing")
+    if stealing is not None:
+        stealing.remove_key_from_stealable(ts)
+        # once a task of this name has ended, those are looked at again
+        stealing.unknown_durations.get(ts.prefix.name, set()).discard(ts)
 
 
 def _address(ts: Any) -> str | None:

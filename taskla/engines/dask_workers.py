@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import energy
-from taskla.engines.dask_notes import Noted, Report, Transfer, reading
+from taskla.engines.dask_notes import Noted, Transfer
+from taskla.engines.dask_reports import Report, reading
 from taskla.engines.machines import Machine
 from taskla.engines.mpi_clocks import TRIPS, Offset, aligned, described, offset
 from taskla.machine import boot
@@ -82,9 +83,30 @@ class Workers:
                 new = offset(*zip(*mine, strict=True))
             self._offsets[address] = self._offsets.get(address, (new, new))[0], new
 
-    def told(self, reports: Mapping[str, Report]) -> None:
-        """Take what workers told of themselves; `measure` has been called since they came."""
-        self._present = set(reports)
+    def told(self, found: Mapping[str, Report | None], present: bool) -> dict[str, Report]:
+        """Take what workers told of themselves, and return what is of use.
+
+        Of a worker of another machine that came and went between two measurements nothing is: its
+        times say nothing here.
+
+        Parameters
+        ----------
+        found : mapping of str to Report or None
+            By address; None for a worker that notes nothing.
+        present : bool
+            Whether these are all workers that there are; else they have gone.
+        """
+        here = Offset(clock(), 0.0, 0.0)
+        reports = {}
+        for address, report in found.items():
+            if report is None:
+                continue
+            if report.machine == boot():
+                self._offsets.setdefault(address, (here, here))
+            if address in self._offsets:
+                reports[address] = report
+        if present:
+            self._present = set(reports)
         for address, report in reports.items():
             first, last = self._offsets[address]
             worker = self._known.setdefault(
@@ -95,10 +117,7 @@ class Workers:
             _extend(worker.memory, report.memory)
             for name, series in report.readings.items():
                 _extend(worker.readings.setdefault(name, ([], [])), series)
-
-    def measured(self, address: str) -> bool:
-        """Whether a worker's clock has been compared with this one."""
-        return address in self._offsets
+        return reports
 
     def noted(self, address: str, noted: Noted) -> Noted:
         """Return a worker's note by the client's clock."""
