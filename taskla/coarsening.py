@@ -159,7 +159,9 @@ class _Blocks:
         self.strip = strip[first].tolist()
         iteration = graph.iteration[first]
         # outside of loops each call is a step of its own
-        self.step = np.where(iteration < 0, -1 - self._call[first], iteration // window).tolist()
+        self.step = np.where(
+            iteration < 0, -1 - self._call[first], -(-iteration // window)
+        ).tolist()
         self.reads, self.writes, self.exports = self._accesses()
 
     def _dependent_calls(self) -> NDArray[np.bool_]:

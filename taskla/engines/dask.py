@@ -21,8 +21,9 @@ from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource, at_least_one, process_default
 from taskla.engines.dask_cluster import Cluster
 from taskla.engines.dask_collection import Collection, joined
-from taskla.engines.dask_matrix import DaskMatrix, tile_of
+from taskla.engines.dask_matrix import DaskMatrix
 from taskla.engines.dask_program import Where, tasks
+from taskla.engines.dask_strips import tile_of
 from taskla.engines.execution import check_declared
 from taskla.engines.threads import FUSE, ThreadsEngine
 from taskla.formats import working_dtype
@@ -47,7 +48,7 @@ __all__ = ["DaskEngine", "joined_tasks"]
 Result = TypeVar("Result")
 
 #: Iterations of an algorithm's loop that one task may do of a strip.
-WINDOW = 1
+WINDOW = 2
 
 #: Tile columns that a rank has, about, if the tile size is not given.
 COLUMNS = 8
@@ -77,7 +78,7 @@ class DaskEngine(Engine):
     fuse : int, optional
         As of the threads engine.
     window : int, optional
-        Iterations of an algorithm's loop that one task may do of a strip, at least 1. Default: 1.
+        Iterations of an algorithm's loop that one task may do of a strip, at least 1. Default: 2.
     trace : path or Recorder, optional
         Record what workers do of the programs that are called inside ``with``: see
         `taskla.traces`. A file is written when ``with`` ends, whatever happened inside, or when

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from taskla.distributions import Distribution
 from taskla.engines.dask_collection import Collection, Gathering, Home, joined
 from taskla.engines.dask_program import Where
+from taskla.engines.dask_strips import Position, Strips, tile_of
 from taskla.engines.dask_work import Made, made
 from taskla.errors import SingularMatrixError
 from taskla.formats import working_dtype
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     import dask.array as da
 
 __all__ = ["DaskMatrix", "DaskVector", "Fill"]
+
+#: Rows, about, of a chunk that is a piece of a strip.
+PIECE = 2048
 
 Fill = Literal["triangle", "symmetric", "hermitian"] | None
 
@@ -160,12 +166,13 @@ class DaskMatrix(Collection, TiledMatrix):
         dtype = working_dtype(x.dtype)
         if x.ndim == 1:
             x = x[:, None]
-        rows = tuple(_length(layout.rows(i)) for i in range(layout.mt))
-        cols = tuple(_length(layout.cols(j)) for j in range(layout.nt))
-        chunks = (rows or (0,), cols or (0,))
-        if x.chunks != chunks:
-            x = x.rechunk(chunks, method="tasks")
-        where = {(i, j): Where((x.name, i, j), -1) for i, j in layout.tiles()}
+        # along strips chunks may hold several tiles: these go to one worker together
+        along = 1 if layout.uplo == "upper" else 0
+        sizes = [_sizes(layout.m, layout.nb), _sizes(layout.n, layout.nb)]
+        sizes[along] = _along(x.chunks[along], layout.nb)
+        if x.chunks != tuple(sizes):
+            x = x.rechunk(tuple(sizes), method="tasks")
+        where = {(i, j): _in_chunk(x, layout, i, j) for i, j in layout.tiles()}
         return cls(layout, dtype, engine, where, x.dask, distribution, unchecked)
 
     def like(self, dtype: DTypeLike | None = None) -> DaskMatrix:
@@ -251,7 +258,7 @@ class DaskMatrix(Collection, TiledMatrix):
 
         from taskla.engines.dask_task import About, StripTask
 
-        diagonal: dict[Hashable, list[tuple[int, int]]] = {}
+        diagonal: dict[Hashable, list[tuple[Position, int]]] = {}
         rank: dict[Hashable, int] = {}
         for k in range(min(self.mt, self.nt)):
             if (k, k) in self.where:
@@ -335,8 +342,7 @@ class DaskMatrix(Collection, TiledMatrix):
         if fill not in (None, "triangle", "symmetric", "hermitian") or (fill and not self.uplo):
             allowed = "None, triangle, symmetric, hermitian" if self.uplo else "None"
             raise ValueError(f"fill is {fill!r}; allowed: {allowed}")
-        rows = tuple(_length(self.layout.rows(i)) for i in range(self.mt)) or (0,)
-        cols = tuple(_length(self.layout.cols(j)) for j in range(self.nt)) or (0,)
+        rows, cols = _sizes(self.m, self.nb), _sizes(self.n, self.nb)
         name, tasks = self._chunks(fill or "triangle", rows, cols)
         return da.Array(joined([self.graph], name, tasks), name, (rows, cols), dtype=self.dtype)
 
@@ -367,6 +373,37 @@ class DaskMatrix(Collection, TiledMatrix):
                     key, _chunk, TaskRef(source), position, part, mirror, fill, self.dtype
                 )
         return name, tasks
+
+    def in_pieces(self) -> da.Array:
+        """Return a Dask array of few chunks: pieces of strips, of several tiles each.
+
+        Where no tile is, it is zero. Dask's scheduler takes as long for a chunk as for a task.
+        """
+        import dask.array as da
+        from dask.task_spec import Task, TaskRef
+
+        along = 1 if self.uplo == "upper" else 0
+        count = max(1, PIECE // self.nb)
+        sizes = [_sizes(self.m, self.nb), _sizes(self.n, self.nb)]
+        sizes[along] = _sizes(self.shape[along], count * self.nb)
+        name = f"tile-{tokenize_tiles(self, count)}"
+        tasks: dict[Hashable, Any] = {}
+        for piece, strip in np.ndindex(len(sizes[along]), len(sizes[1 - along])):
+            first, shape = piece * count, (sizes[along][piece], sizes[1 - along][strip])
+            keys: dict[Hashable, int] = {}
+            parts = []
+            for at in range(first, min(first + count, (self.mt, self.nt)[along])):
+                tile = (strip, at) if along else (at, strip)
+                if self.layout.stores(*tile) and tile in self.where:
+                    source, position = self.where[tile]
+                    triangular = self.uplo if at == strip else None
+                    number = keys.setdefault(source, len(keys))
+                    parts.append(((at - first) * self.nb, number, position, triangular))
+            key = (name, strip, piece) if along else (name, piece, strip)
+            refs = [TaskRef(source) for source in keys]
+            tasks[key] = Task(key, _piece, along, shape, self.dtype, tuple(parts), *refs)
+        graph = joined([self.graph], name, tasks)
+        return da.Array(graph, name, tuple(sizes), dtype=self.dtype)
 
     def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
         return _assembled, (self.layout, self.dtype, self.tile_keys(), self.where)
@@ -464,17 +501,8 @@ class DaskVector(Collection):
 # -- what tasks do ---------------------------------------------------------------------------------
 
 
-def tile_of(value: Any, position: int) -> NDArray[Any]:
-    """Return a tile from the value of its key."""
-    if position >= 0:
-        array: NDArray[Any] = value.array(position)
-        return array
-    array = np.asarray(value)
-    return array[:, None] if array.ndim == 1 else array
-
-
 def _chunk(
-    value: Any, position: int, part: str, mirror: str, fill: str, dtype: np.dtype[Any]
+    value: Any, position: Position, part: str, mirror: str, fill: str, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """Return a tile as a chunk of an array, in C order as arrays are."""
     array = tile_of(value, position).astype(dtype, copy=False)
@@ -494,11 +522,40 @@ def _chunk(
     return array
 
 
-def _pivots(value: Any, position: int) -> NDArray[Any]:
+def _piece(
+    along: int,
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    parts: Sequence[tuple[int, int, Position, Uplo | None]],
+    *values: Any,
+) -> NDArray[Any]:
+    """Return a piece of a strip: a view where its tiles are neighbours, all of them there."""
+    if len(values) == 1 and isinstance(values[0], Strips):
+        spots = [values[0].spots[position] for _, _, position, _ in parts]  # type: ignore[index]
+        first, last = spots[0], spots[-1]
+        neighbours = all(
+            one.array == other.array and one.end == other.begin for one, other in pairwise(spots)
+        )
+        whole = last.end - first.begin == shape[0] and not any(part for *_, part in parts)
+        if neighbours and whole:
+            strip: NDArray[Any] = values[0].arrays[first.array]
+            return strip[:, first.begin : last.end] if along else strip[first.begin : last.end]
+    piece = np.zeros(shape[::-1] if along else shape, dtype, order="F")
+    for begin, number, position, uplo in parts:
+        tile = triangle(tile_of(values[number], position), uplo)
+        end = begin + tile.shape[along]
+        if along:
+            piece[:, begin:end] = tile
+        else:
+            piece[begin:end] = tile
+    return piece
+
+
+def _pivots(value: Any, position: Position) -> NDArray[Any]:
     return tile_of(value, position)[:, 0].astype(np.int32) - np.int32(1)
 
 
-def _guarded(value: Any, places: Sequence[tuple[int, int]], what: str) -> Any:
+def _guarded(value: Any, places: Sequence[tuple[Position, int]], what: str) -> Any:
     """Return a value whose diagonal has no zeros in some places."""
     for position, offset in places:
         if value is None:
@@ -554,6 +611,34 @@ def _strips(layout: Layout, owners: Distribution) -> dict[tuple[int, int], list[
         along = i if layout.uplo == "upper" else j
         strips.setdefault((along, int(owner[i, j])), []).append((i, j))
     return strips
+
+
+def _sizes(n: int, size: int) -> tuple[int, ...]:
+    """Return the sizes of n things in parts of a size."""
+    return tuple(min(size, n - start) for start in range(0, n, size)) or (0,)
+
+
+def _along(chunks: tuple[int, ...], nb: int) -> tuple[int, ...]:
+    """Return sizes of chunks along a strip: those given, if they end where tiles end."""
+    if all(end % nb == 0 for end in accumulate(chunks[:-1])):
+        return chunks
+    return _sizes(sum(chunks), max(1, PIECE // nb) * nb)
+
+
+def _in_chunk(x: da.Array, layout: Layout, i: int, j: int) -> Where:
+    """Where a tile is among chunks that may hold several."""
+    at: list[int] = []
+    part: list[int] = []
+    whole = True
+    for chunks, tile in zip(x.chunks, (layout.rows(i), layout.cols(j)), strict=True):
+        ends = list(accumulate(chunks))
+        number = bisect_right(ends, tile.start)
+        begin = ends[number] - chunks[number]
+        at.append(number)
+        part += [tile.start - begin, tile.stop - begin]
+        whole &= chunks[number] == tile.stop - tile.start
+    top, bottom, left, right = part
+    return Where((x.name, *at), -1 if whole else (top, bottom, left, right))
 
 
 def _length(part: slice) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.coarsening import INITIAL, Coarse, Joined
+from taskla.engines.dask_strips import Position
 from taskla.engines.dask_task import About, Described
 from taskla.engines.dask_work import Found, Made, Share, packed, run, select
 from taskla.graph import Grid, TaskGraph
@@ -23,10 +24,10 @@ __all__ = ["Tasks", "Where", "kernel", "tasks"]
 
 
 class Where(NamedTuple):
-    """Where a tile is: a key of a Dask graph, and the position in its value; -1 for all of it."""
+    """Where a tile is: a key of a Dask graph, and the position in its value."""
 
     key: Hashable
-    position: int
+    position: Position
 
 
 @dataclass(frozen=True)

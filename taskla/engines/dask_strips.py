@@ -6,13 +6,18 @@ Nothing here imports Dask: workers run it, and so does any scheduler of Dask's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from taskla.engines.dask_memory import received, sendable
 
-__all__ = ["Spot", "Strips"]
+__all__ = ["Position", "Spot", "Strips", "tile_of"]
+
+#: Where a tile is in the value of a key: its number among strips, -1 for all of an array, or the
+#: rows and columns of a part of it: top, bottom, left, right.
+Position: TypeAlias = int | tuple[int, int, int, int]
 
 
 class Spot(NamedTuple):
@@ -65,6 +70,20 @@ class Strips:
 
     def __repr__(self) -> str:
         return f"Strips({len(self)} tiles, {self.nbytes} bytes)"
+
+
+def tile_of(value: Any, position: Position) -> NDArray[Any]:
+    """Return a tile from the value of its key."""
+    if isinstance(position, int) and position >= 0:
+        array: NDArray[Any] = value.array(position)
+        return array
+    array = np.asanyarray(value)
+    if array.ndim == 1:
+        array = array[:, None]
+    if isinstance(position, tuple):
+        top, bottom, left, right = position
+        array = array[top:bottom, left:right]
+    return array
 
 
 def _received(sent: Sequence[Any], spots: Sequence[Spot]) -> Strips:

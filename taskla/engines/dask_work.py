@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from taskla import schedulers
 from taskla.engines.crew import Each, Job, conduct
 from taskla.engines.dask_memory import pool
-from taskla.engines.dask_strips import Spot, Strips
+from taskla.engines.dask_strips import Position, Spot, Strips, tile_of
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.fusion import fuse
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Made", "Share", "made", "packed", "run", "select", "threads"]
 
 
+#: Rows that are copied at a time from C order to Fortran order.
+SLAB = 8
+
+
 class Found(NamedTuple):
     """A tile that a task is given.
 
@@ -40,15 +44,17 @@ class Found(NamedTuple):
     ----------
     number : int
         Of the tile.
-    value, position : int
-        The argument that has it, and where in that; -1 for an argument that is the tile.
+    value : int
+        The argument that has it.
+    position : Position
+        Where in that.
     check : {"", "G", "L", "U"}
         The part of it that must be finite.
     """
 
     number: int
     value: int
-    position: int
+    position: Position
     check: str
 
 
@@ -190,11 +196,10 @@ def _number(arrays: list[NDArray[Any]], strip: NDArray[Any]) -> int:
 def _tile(share: Share, found: Found, values: Sequence[Any]) -> NDArray[Any]:
     """Return a tile that was given, checked."""
     value = values[found.value]
-    if found.position >= 0:
-        array: NDArray[Any] = value.array(found.position)
-    else:
+    array = tile_of(value, found.position)
+    if not isinstance(value, Strips):
         grid = share.graph.grid_of(found.number)
-        array = chunk(value, grid, found.number, share.shape(found.number))
+        array = chunk(array, grid, found.number, share.shape(found.number))
     if found.check:
         part = array
         if found.check != "G":
@@ -224,8 +229,6 @@ def chunk(value: Any, grid: Grid, number: int, shape: tuple[int, int]) -> NDArra
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"chunk ({i}, {j}) of {grid.name} is a masked array; fill it first")
     array = np.asarray(value)
-    if array.ndim == 1:
-        array = array[:, None]
     if array.shape != shape:
         raise ValueError(f"chunk ({i}, {j}) of {grid.name} has shape {array.shape}, not {shape}")
     if array.dtype != grid.dtype:
@@ -260,12 +263,24 @@ def _make(
         for number, length in zip(strip.tiles, along, strict=True):
             spot = Spot(len(arrays), begin, begin + length, strip.axis)
             place = array[:, begin : spot.end] if strip.axis else array[begin : spot.end]
-            place[...] = given.get(number, 0)
+            _fill(place, given.get(number))
             places[number] = place
             spots.append(spot)
             begin = spot.end
         arrays.append(array)
     return arrays, spots, places
+
+
+def _fill(place: NDArray[Any], content: NDArray[Any] | None) -> None:
+    """Copy a tile into its place in a strip, or zeros."""
+    if content is None:
+        place[...] = 0
+    elif content.flags.f_contiguous or content.strides[0] <= content.strides[1]:
+        place[...] = content
+    else:
+        # across the grain a few rows at a time stay in the cache: twice as fast
+        for row in range(0, len(content), SLAB):
+            place[row : row + SLAB] = content[row : row + SLAB]
 
 
 def _returned(

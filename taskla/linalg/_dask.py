@@ -339,7 +339,7 @@ def matmul(x1: Any, x2: Any, /, out: Any = None, *, nb: int | None = None, **opt
     lapack.gemm(1.0, A, B, 0.0, C, transa=transa)
     if isinstance(x1, TiledMatrix) and isinstance(x2, TiledMatrix):
         return C
-    product = C.to_dask()
+    product = C.in_pieces()
     if np.ndim(x2) == 1 and not isinstance(x2, TiledMatrix):
         product = product[:, 0]
     return product[0] if transa == "T" else product
@@ -462,5 +462,5 @@ class _Inputs:
         """Return X as `like` was given: tiled, or a Dask array."""
         if isinstance(like, TiledMatrix):
             return X
-        x = X.to_dask()
+        x = X.in_pieces()
         return x[:, 0] if np.ndim(like) == 1 else x
