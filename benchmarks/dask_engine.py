@@ -3,20 +3,22 @@
     python benchmarks/dask_engine.py
     python benchmarks/dask_engine.py --op potrf --n 4096 --repeat 7
 
-One `LocalCluster` of single-threaded worker processes serves both; the matrices are there, in
-chunks, before the clock starts, and the results are on the workers when it stops. We and dask.array
-take turns, each with its own best chunk of those tried first; the threads engine has as many
-workers and our tile size. Peak memory is the most that a worker has had beside what it had when
-idle, the matrices included.
+One `LocalCluster` of single-threaded worker processes serves all; the matrices are there before the
+clock starts, and the results are on the workers when it stops. We and dask.array take turns, each
+with its own best chunk of those tried first: we once on the same Dask arrays, and once on tiled
+matrices, in place. The threads engine has as many workers and our tile size. Peak memory is the
+most that a worker has had beside what it had when idle, the matrices included.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 import dask
@@ -85,9 +87,11 @@ class Bench:
         """Seconds, and the largest peak of a worker in MB, of one run on fresh matrices."""
         self._seed += 1
         kind = "spd" if self._op == "potrf" else "general"
+        settle(self._client)
         idle = peaks(self._client, reset=True)
         count = 2 if self._op == "gemm" else 1
         given = [matrix(kind, self._n, chunk, self._seed + 100 * k) for k in range(count)]
+        settle(self._client)
         start = perf_counter()
         results = dask.persist(*function(self._op, given))
         wait(results, timeout=LIMIT)
@@ -97,22 +101,50 @@ class Bench:
         del results, given
         return seconds, peak
 
+    def tiled(self, nb: int) -> tuple[float, float]:
+        """Seconds and peak of our functions on tiled matrices on the cluster, in place."""
+        self._seed += 1
+        settle(self._client)
+        idle = peaks(self._client, reset=True)
+        with tla.engine("dask", client=self._client):
+            X = [x.persist() for x in self._matrices(nb)]  # type: ignore[attr-defined]
+            wait(X, timeout=LIMIT)
+            settle(self._client)
+            start = perf_counter()
+            self._call(X)
+            X[-1] = X[-1].persist()
+            wait(X[-1], timeout=LIMIT)
+            seconds = perf_counter() - start
+        found = peaks(self._client)
+        return seconds, max(found[worker] - idle[worker] for worker in found)
+
     def threads(self, nb: int, workers: int) -> float:
         """Seconds of the threads engine, in this process, in place."""
         with tla.engine("threads", workers=workers, progress=False):
-            how = {"kind": "spd", "uplo": "lower"} if self._op == "potrf" else {}
-            shape = (self._n, self._n)
-            A = tla.TiledMatrix.random(shape, nb, seed=self._seed, **how)  # type: ignore[arg-type]
-            B = tla.TiledMatrix.random(shape, nb, seed=1) if self._op == "gemm" else A
-            C = tla.TiledMatrix.zeros(shape, nb) if self._op == "gemm" else A
+            X = self._matrices(nb)
             start = perf_counter()
-            if self._op == "potrf":
-                tla.potrf(A)
-            elif self._op == "getrf":
-                tla.getrf(A)
-            else:
-                tla.gemm(1.0, A, B, 0.0, C)
+            self._call(X)
             return perf_counter() - start
+
+    def _matrices(self, nb: int) -> list[Any]:
+        shape = (self._n, self._n)
+        if self._op == "potrf":
+            spd = {"kind": "spd", "uplo": "lower"}
+            return [tla.TiledMatrix.random(shape, nb, seed=self._seed, **spd)]  # type: ignore[arg-type]
+        A = tla.TiledMatrix.random(shape, nb, seed=self._seed)
+        if self._op == "getrf":
+            return [A]
+        B = tla.TiledMatrix.random(shape, nb, seed=self._seed + 1)
+        return [A, B, tla.TiledMatrix.zeros(shape, nb)]
+
+    def _call(self, X: list[Any]) -> None:
+        if self._op == "potrf":
+            tla.potrf(*X)
+        elif self._op == "getrf":
+            tla.getrf(*X)
+        else:
+            A, B, C = X
+            tla.gemm(1.0, A, B, 0.0, C)
 
     def gflops(self, seconds: float) -> float:
         """The rate of a run."""
@@ -132,6 +164,17 @@ def peaks(client: Client, reset: bool = False) -> dict[str, float]:
     return found
 
 
+def settle(client: Client) -> None:
+    """Let workers get rid of what was there before, and give its memory back."""
+
+    def clean() -> None:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+    sleep(0.3)
+    client.run(clean)
+
+
 def best(bench: Bench, function: Callable[..., list[Any]], chunks: list[int]) -> int:
     """The chunk of the shortest of two runs each, after one to warm up."""
     bench.run(function, chunks[0])
@@ -148,22 +191,27 @@ def compare(client: Client, op: str, options: argparse.Namespace) -> None:
     for _ in range(options.repeat):
         mine, my_peak = bench.run(ours, our_chunk)
         other, other_peak = bench.run(theirs, their_chunk)
+        in_place, tiled_peak = bench.tiled(our_chunk)
         alone = bench.threads(our_chunk, options.workers)
-        rows.append((mine, other, alone, other / mine, mine / alone, my_peak, other_peak))
-    median = [statistics.median(column) for column in zip(*rows, strict=True)]
+        rows.append((mine, in_place, other, alone, my_peak, tiled_peak, other_peak))
+    columns = list(zip(*rows, strict=True))
+    mine, tiled, other, alone, *memory = (statistics.median(column) for column in columns)
     print(
-        f"{op} n={options.n} chunk {our_chunk}: {bench.gflops(median[0]):.1f} Gflop/s, "
-        f"{median[5]:.0f} MB; dask.array chunk {their_chunk}: {bench.gflops(median[1]):.1f}, "
-        f"{median[6]:.0f} MB; threads: {bench.gflops(median[2]):.1f}"
+        f"{op} n={options.n}, Gflop/s and MB: Dask arrays, chunk {our_chunk}, "
+        f"{bench.gflops(mine):.1f}, {memory[0]:.0f}; tiled {bench.gflops(tiled):.1f}, "
+        f"{memory[1]:.0f}; dask.array, chunk {their_chunk}, {bench.gflops(other):.1f}, "
+        f"{memory[2]:.0f}; threads {bench.gflops(alone):.1f}"
     )
-    pairs = sorted(row[3] for row in rows)
-    memory = statistics.median(row[5] / row[6] for row in rows)
-    print(
-        f"  {median[3]:.2f} times as fast as dask.array (asked: {ASKED[op]}; "
-        f"pairs {pairs[0]:.2f} to {pairs[-1]:.2f}), peak memory {memory:.2f} of theirs; "
-        f"{100 * (median[4] - 1):.0f} % longer than threads (asked: 25)",
-        flush=True,
-    )
+    for name, ours_at, peak_at in (("Dask arrays", 0, 4), ("tiled", 1, 5)):
+        speed = sorted(row[2] / row[ours_at] for row in rows)
+        longer = statistics.median(row[ours_at] / row[3] for row in rows)
+        peak = statistics.median(row[peak_at] / row[6] for row in rows)
+        print(
+            f"  {name}: {statistics.median(speed):.2f} times as fast as dask.array (asked: "
+            f"{ASKED[op]}; pairs {speed[0]:.2f} to {speed[-1]:.2f}), peak memory {peak:.2f} of "
+            f"theirs, {100 * (longer - 1):.0f} % longer than threads (asked: 25)",
+            flush=True,
+        )
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from hashlib import blake2b
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,15 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import distributions, schedulers
-from taskla.coarsening import INITIAL, Coarse, coarsen
+from taskla.coarsening import Coarse, coarsen
 from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource, at_least_one, process_default
 from taskla.engines.dask_cluster import Cluster
 from taskla.engines.dask_collection import Collection, joined
+from taskla.engines.dask_given import (
+    by_grid,
+    initial_tiles,
+    odd_shapes,
+    signature,
+    tiles_of,
+    to_be_checked,
+    token_of,
+)
 from taskla.engines.dask_matrix import DaskMatrix
 from taskla.engines.dask_program import Where, tasks
 from taskla.engines.dask_strips import tile_of
-from taskla.engines.execution import check_declared
 from taskla.engines.threads import FUSE, ThreadsEngine
 from taskla.formats import working_dtype
 from taskla.graph import Grid, TaskGraph
@@ -195,7 +202,7 @@ class DaskEngine(Engine):
         distribution: str | Distribution | None,
     ) -> DaskMatrix:
         """Return a matrix that workers assemble."""
-        return DaskMatrix.of_function(self, f, layout, dtype, self._owners(distribution, layout))
+        return DaskMatrix.of_function(self, f, layout, dtype, self._owners(distribution))
 
     def from_array(
         self,
@@ -205,11 +212,11 @@ class DaskEngine(Engine):
         distribution: str | Distribution | None,
     ) -> DaskMatrix:
         """Return a matrix of copies of an array's tiles."""
-        return DaskMatrix.of_array(self, array, layout, dtype, self._owners(distribution, layout))
+        return DaskMatrix.of_array(self, array, layout, dtype, self._owners(distribution))
 
     def from_dask(self, x: Any, layout: Layout, distribution: Any) -> DaskMatrix:
         """Return a matrix of the chunks of a Dask array."""
-        return DaskMatrix.of_dask(self, x, layout, self._owners(distribution, layout))
+        return DaskMatrix.of_dask(self, x, layout, self._owners(distribution))
 
     def matrix(
         self,
@@ -263,10 +270,10 @@ class DaskEngine(Engine):
     ) -> DaskMatrix:
         """Return a matrix of zeros, which no task makes."""
         layout = layout_asked_for(shape, nb, dtype, None)
-        owners = self._owners(distribution, layout)
+        owners = self._owners(distribution)
         return DaskMatrix(layout, dtype, self, {}, joined([]), owners)
 
-    def _owners(self, distribution: str | Distribution | None, layout: Layout) -> Distribution:
+    def _owners(self, distribution: str | Distribution | None) -> Distribution:
         return self.distribution if distribution is None else self.owners(distribution)
 
     def fetch(self, graph: Any, wheres: Sequence[Where]) -> list[NDArray[Any]]:
@@ -293,17 +300,17 @@ class DaskEngine(Engine):
         if graph.n == 0:
             return
         submitted = perf_counter()
-        given = self._given(graph, matrices)
+        given = by_grid(graph, matrices)
         maps = [self._map_of(grid, given.get(grid)) for grid in graph.grids]
         rowwise = tuple(
             grid.base for grid, matrix in given.items() if getattr(matrix, "uplo", None) == "upper"
         )
         coarse = self.coarse(graph, maps, rowwise)
-        initial, local, graphs = self._initial(coarse, given)
-        checked = _checked(given)
-        token = _token(_signature(graph), initial, checked, self.fuse, self.policy.name, coarse)
+        initial, local, graphs = initial_tiles(coarse, given)
+        checked = to_be_checked(given)
+        token = token_of(signature(graph), initial, checked, self.fuse, self.policy.name, coarse)
         policy = self.policy.name if self.policy.name in schedulers.available() else self.policy
-        shapes = _shapes(graph, given)
+        shapes = odd_shapes(graph, given)
         journal = self._recording_journal()
         noted_by = None if journal is None else journal.name
         made = tasks(coarse, token, rowwise, policy, self.fuse, initial, checked, shapes, noted_by)
@@ -333,7 +340,7 @@ class DaskEngine(Engine):
         wanted: list[tuple[Any, int, int, Where]] = []
         changed: list[Collection] = []
         for grid, matrix in given.items():
-            home = _tiles_of(homes, grid)
+            home = tiles_of(homes, grid)
             if isinstance(matrix, Collection):
                 if home:
                     matrix.where.update(home)
@@ -345,18 +352,6 @@ class DaskEngine(Engine):
                 wanted += [(matrix, *tile, where) for tile, where in home.items()]
         if wanted:
             self._bring(whole, wanted, changed)
-
-    def _given(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> dict[Grid, Any]:
-        grids = [grid for grid in graph.grids if not grid.scratch]
-        if len(matrices) != len(grids):
-            raise ValueError(
-                f"matrices has length {len(matrices)}; the graph has {len(grids)} "
-                f"({', '.join(grid.name for grid in grids)})"
-            )
-        for grid, matrix in zip(grids, matrices, strict=True):
-            check_declared(graph, grid, matrix)
-            _check_stored(graph, grid, matrix)
-        return dict(zip(grids, matrices, strict=True))
 
     def _map_of(self, grid: Grid, matrix: Any) -> Distribution | None:
         if grid.scratch or grid.everywhere:
@@ -373,36 +368,6 @@ class DaskEngine(Engine):
         if key not in known:
             known[key] = joined_tasks(graph, maps, rowwise, self.window)
         return known[key]
-
-    def _initial(
-        self, coarse: Coarse, given: Mapping[Grid, Any]
-    ) -> tuple[dict[int, Where], dict[Hashable, Any], list[Any]]:
-        """Where tiles are at first, those of this process's memory as parts of the graph."""
-        from dask.task_spec import DataNode
-
-        found = {
-            tile
-            for task in coarse.joined
-            for tile, maker in task.inputs.items()
-            if maker == INITIAL
-        }
-        initial: dict[int, Where] = {}
-        local: dict[Hashable, Any] = {}
-        graphs = []
-        for grid, matrix in given.items():
-            if isinstance(matrix, Collection):
-                graphs.append(matrix.graph)
-                for (i, j), where in matrix.where.items():
-                    initial[grid.base + i + j * grid.mt] = where
-                continue
-            for tile in found:
-                if grid.base <= tile < grid.end:
-                    j, i = divmod(tile - grid.base, grid.mt)
-                    array = np.array(matrix.tile(i, j).array, order="F")
-                    key = (f"array-{_token(array)}", grid.name, i, j)
-                    local[key] = DataNode(key, array)
-                    initial[tile] = Where(key, -1)
-        return {tile: initial[tile] for tile in found if tile in initial}, local, graphs
 
     def _bring(
         self, graph: Any, wanted: Sequence[tuple[Any, int, int, Where]], changed: list[Collection]
@@ -514,78 +479,9 @@ def _asking(graph: Any, wheres: Sequence[Where]) -> tuple[Any, list[Hashable]]:
     """Return a graph with a key for each of some tiles, and these keys."""
     from dask.task_spec import Task, TaskRef
 
-    name = f"fetch-{_token(wheres)}"
+    name = f"fetch-{token_of(wheres)}"
     asked: dict[Hashable, Any] = {
         (name, number): Task((name, number), tile_of, TaskRef(source), position)
         for number, (source, position) in enumerate(wheres)
     }
     return joined([graph], name, asked), list(asked)
-
-
-def _check_stored(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
-    """Refuse tasks on tiles that a triangle does not store."""
-    uplo = getattr(matrix, "uplo", None)
-    if uplo is None:
-        return
-    tiles = np.unique(graph.tiles[(graph.tiles >= grid.base) & (graph.tiles < grid.end)])
-    i, j = grid.coordinates(tiles)
-    missing = np.flatnonzero(i < j if uplo == "lower" else i > j)
-    if missing.size:
-        at = int(i[missing[0]]), int(j[missing[0]])
-        raise ValueError(f"{grid.name} stores its {uplo} triangle only, and tile {at} is asked for")
-
-
-def _tiles_of(home: Mapping[int, Where], grid: Grid) -> dict[tuple[int, int], Where]:
-    """Those of some tile numbers that are in a grid, by row and column."""
-    found = {}
-    for tile, where in home.items():
-        if grid.base <= tile < grid.end:
-            j, i = divmod(tile - grid.base, grid.mt)
-            found[i, j] = where
-    return found
-
-
-def _checked(given: Mapping[Grid, Any]) -> dict[int, str]:
-    """The tiles to be checked, and which part of each."""
-    checked: dict[int, str] = {}
-    for grid, matrix in given.items():
-        if isinstance(matrix, DaskMatrix) and matrix.unchecked:
-            triangle = "G" if matrix.uplo is None else matrix.uplo[0].upper()
-            for i, j in matrix.where:
-                checked[grid.base + i + j * grid.mt] = triangle if i == j else "G"
-    return checked
-
-
-def _shapes(graph: TaskGraph, given: Mapping[Grid, Any]) -> dict[int, tuple[int, int]]:
-    """The shapes of tiles in this process's memory: columns beside a matrix have their own."""
-    found: dict[int, tuple[int, int]] = {}
-    used = np.unique(graph.tiles)
-    for grid, matrix in given.items():
-        if isinstance(matrix, Collection):
-            continue
-        for tile in used[(used >= grid.base) & (used < grid.end)].tolist():
-            j, i = divmod(tile - grid.base, grid.mt)
-            found[tile] = matrix.tile(i, j).shape
-    return found
-
-
-def _signature(graph: TaskGraph) -> bytes:
-    digest = blake2b(repr((graph.grids, graph.kinds, graph.name)).encode(), digest_size=16)
-    for array in (graph.kind, graph.indptr, graph.tiles, graph.operand, graph.modes, graph.calls):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
-
-
-def _token(*parts: Any) -> str:
-    """Return a name for some things that only the same things have."""
-    digest = blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(repr((part.shape, part.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(part.T).data)
-        elif isinstance(part, Coarse):
-            digest.update(part.program.rank.tobytes())
-            digest.update(repr([task.tasks for task in part.joined]).encode())
-        else:
-            digest.update(repr(part).encode())
-    return digest.hexdigest()

@@ -6,30 +6,31 @@ import uuid
 from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from taskla.distributions import Distribution
+from taskla.engines.dask_chunks import assembled, chunk_of, guarded, piece_of
 from taskla.engines.dask_collection import Collection, Gathering, Home, joined
 from taskla.engines.dask_program import Where
-from taskla.engines.dask_strips import Position, Strips, tile_of
+from taskla.engines.dask_strips import Position
+from taskla.engines.dask_vector import DaskVector
 from taskla.engines.dask_work import Made, made
-from taskla.errors import SingularMatrixError
 from taskla.formats import working_dtype
 from taskla.graph import Grid
 from taskla.matrix import BlockFunction, TiledMatrix
 from taskla.matrix_layout import Layout, Uplo
 from taskla.matrix_place import Collectives
-from taskla.matrix_store import allocate, triangle
+from taskla.matrix_store import triangle
 from taskla.tile import Tile
 
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["DaskMatrix", "DaskVector", "Fill"]
+__all__ = ["DaskMatrix", "Fill"]
 
 #: Rows, about, of a chunk that is a piece of a strip.
 PIECE = 2048
@@ -270,16 +271,14 @@ class DaskMatrix(Collection, TiledMatrix):
         token = tokenize_tiles(self, what)
         name = f"nonzero-{token}"
         tasks: dict[Hashable, Any] = {}
-        guarded: dict[Hashable, Hashable] = {}
+        new: dict[Hashable, Hashable] = {}
         for number, (key, places) in enumerate(diagonal.items()):
-            guarded[key] = (name, number)
+            new[key] = (name, number)
             about = About(None, rank.get(key, 0), 0, "nonzero", (), 0.0)
             source = None if key is None else TaskRef(key)
-            tasks[guarded[key]] = StripTask(
-                guarded[key], _guarded, source, tuple(places), what, about=about
-            )
+            tasks[new[key]] = StripTask(new[key], guarded, source, tuple(places), what, about=about)
         self.where = {
-            tile: Where(guarded.get(where.key, where.key), where.position)
+            tile: Where(new.get(where.key, where.key), where.position)
             for tile, where in self.where.items()
         }
         self.graph = joined([self.graph], name, tasks)
@@ -370,7 +369,7 @@ class DaskMatrix(Collection, TiledMatrix):
                 mirror = "" if stored else fill
                 part = (self.uplo or "") if i == j else ""
                 tasks[key] = Task(
-                    key, _chunk, TaskRef(source), position, part, mirror, fill, self.dtype
+                    key, chunk_of, TaskRef(source), position, part, mirror, fill, self.dtype
                 )
         return name, tasks
 
@@ -401,177 +400,17 @@ class DaskMatrix(Collection, TiledMatrix):
                     parts.append(((at - first) * self.nb, number, position, triangular))
             key = (name, strip, piece) if along else (name, piece, strip)
             refs = [TaskRef(source) for source in keys]
-            tasks[key] = Task(key, _piece, along, shape, self.dtype, tuple(parts), *refs)
+            tasks[key] = Task(key, piece_of, along, shape, self.dtype, tuple(parts), *refs)
         graph = joined([self.graph], name, tasks)
         return da.Array(graph, name, tuple(sizes), dtype=self.dtype)
 
     def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _assembled, (self.layout, self.dtype, self.tile_keys(), self.where)
+        return assembled, (self.layout, self.dtype, self.tile_keys(), self.where)
 
     def _rebuilt(self, graph: Any) -> DaskMatrix:
         result = self.copy()
         result.graph = graph
         return result
-
-
-class DaskVector(Collection):
-    """A column beside a matrix, on Dask: the pivots of an LU factorisation, as LAPACK counts them.
-
-    Parameters
-    ----------
-    n, nb : int
-    dtype : numpy.dtype
-    engine : DaskEngine
-    where : mapping of (int, int) to Where
-        Its tiles, (k, 0).
-    graph : dask.highlevelgraph.HighLevelGraph
-    """
-
-    def __init__(
-        self,
-        n: int,
-        nb: int,
-        dtype: np.dtype[Any],
-        engine: Home,
-        where: Mapping[tuple[int, int], Where],
-        graph: Any,
-    ) -> None:
-        self.m, self.n, self.nb, self.dtype = n, 1, nb, dtype
-        self.mt = -(-n // nb)
-        self.engine = engine
-        self.where = dict(where)
-        self.graph = graph
-        self.unchecked = False
-
-    @classmethod
-    def of_dask(cls, engine: Home, x: da.Array, nb: int) -> DaskVector:
-        """Return the pivots that an array, counted from 0, stands for."""
-        column = (x[:, None] + 1).astype(np.int32).rechunk((nb, 1), method="tasks")
-        count = -(-x.shape[0] // nb)
-        where = {(k, 0): Where((column.name, k, 0), -1) for k in range(count)}
-        return cls(x.shape[0], nb, np.dtype(np.int32), engine, where, column.dask)
-
-    def tile(self, i: int, j: int) -> Tile:
-        """Raise TypeError: see `DaskMatrix.tile`."""
-        raise TypeError(
-            f"tile ({i}, {j}) is a part of a Dask graph; to_dask() makes an array of it"
-        )
-
-    def to_dask(self) -> da.Array:
-        """Return the interchanges as a Dask array, counted from 0 as SciPy does."""
-        import dask.array as da
-        from dask.base import tokenize
-        from dask.task_spec import Task, TaskRef
-
-        name = f"pivots-{tokenize(sorted(self.where.items(), key=str))}"
-        sizes = tuple(min(self.nb, self.m - k * self.nb) for k in range(self.mt)) or (0,)
-        tasks: dict[Hashable, Any] = {
-            (name, k): Task((name, k), _pivots, TaskRef(self.where[k, 0].key), self.where[k, 0][1])
-            for k in range(self.mt)
-        }
-        if not self.mt:
-            tasks[name, 0] = Task((name, 0), np.zeros, 0, self.dtype)
-        return da.Array(joined([self.graph], name, tasks), name, (sizes,), dtype=self.dtype)
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Be an array to NumPy, counted from 0; it is computed."""
-        found = np.concatenate(
-            [array[:, 0] - 1 for array in self.engine.fetch(self.graph, self._tiles())]
-            or [np.zeros(0, self.dtype)]
-        )
-        return np.asarray(found, dtype or self.dtype)
-
-    def __len__(self) -> int:
-        return self.m
-
-    def from_zero(self) -> DaskVector:
-        """Return itself: as an array it counts from 0."""
-        return self
-
-    def _tiles(self) -> list[Where]:
-        return [self.where[k, 0] for k in range(self.mt)]
-
-    def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        return _vector, (self.tile_keys(), self._tiles())
-
-    def _rebuilt(self, graph: Any) -> DaskVector:
-        return DaskVector(self.m, self.nb, self.dtype, self.engine, self.where, graph)
-
-
-# -- what tasks do ---------------------------------------------------------------------------------
-
-
-def _chunk(
-    value: Any, position: Position, part: str, mirror: str, fill: str, dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Return a tile as a chunk of an array, in C order as arrays are."""
-    array = tile_of(value, position).astype(dtype, copy=False)
-    if mirror:
-        array = array.T.conj() if mirror == "hermitian" else array.T
-    elif part:
-        from taskla.matrix_store import merge_triangles
-
-        uplo: Uplo = "lower" if part == "lower" else "upper"
-        if fill == "triangle":
-            array = triangle(array, uplo)
-        else:
-            other = array.T.conj() if fill == "hermitian" else array.T
-            array = merge_triangles(array, other, uplo)
-            if fill == "hermitian" and dtype.kind == "c":
-                np.einsum("ii->i", array).imag = 0
-    return array
-
-
-def _piece(
-    along: int,
-    shape: tuple[int, int],
-    dtype: np.dtype[Any],
-    parts: Sequence[tuple[int, int, Position, Uplo | None]],
-    *values: Any,
-) -> NDArray[Any]:
-    """Return a piece of a strip: a view where its tiles are neighbours, all of them there."""
-    if len(values) == 1 and isinstance(values[0], Strips):
-        spots = [values[0].spots[position] for _, _, position, _ in parts]  # type: ignore[index]
-        first, last = spots[0], spots[-1]
-        neighbours = all(
-            one.array == other.array and one.end == other.begin for one, other in pairwise(spots)
-        )
-        whole = last.end - first.begin == shape[0] and not any(part for *_, part in parts)
-        if neighbours and whole:
-            strip: NDArray[Any] = values[0].arrays[first.array]
-            return strip[:, first.begin : last.end] if along else strip[first.begin : last.end]
-    piece = np.zeros(shape[::-1] if along else shape, dtype, order="F")
-    for begin, number, position, uplo in parts:
-        tile = triangle(tile_of(values[number], position), uplo)
-        end = begin + tile.shape[along]
-        if along:
-            piece[:, begin:end] = tile
-        else:
-            piece[begin:end] = tile
-    return piece
-
-
-def _pivots(value: Any, position: Position) -> NDArray[Any]:
-    return tile_of(value, position)[:, 0].astype(np.int32) - np.int32(1)
-
-
-def _guarded(value: Any, places: Sequence[tuple[Position, int]], what: str) -> Any:
-    """Return a value whose diagonal has no zeros in some places."""
-    for position, offset in places:
-        if value is None:
-            raise _zero(what, offset)
-        zeros = np.flatnonzero(tile_of(value, position).diagonal() == 0)
-        if zeros.size:
-            raise _zero(what, offset + int(zeros[0]))
-    return value
-
-
-def _zero(what: str, index: int) -> np.linalg.LinAlgError:
-    if what == "pivot":
-        return SingularMatrixError(index + 1)
-    if what == "triangle":
-        return np.linalg.LinAlgError(f"singular matrix: resolution failed at diagonal {index}")
-    return np.linalg.LinAlgError(f"A singular matrix detected: its diagonal element {index} is 0.")
 
 
 def tokenize_tiles(A: DaskMatrix, *more: Any) -> str:
@@ -580,27 +419,6 @@ def tokenize_tiles(A: DaskMatrix, *more: Any) -> str:
 
     found: str = tokenize(sorted(A.where.items(), key=str), A.layout, A.dtype.str, *more)
     return found
-
-
-def _assembled(
-    values: Any,
-    layout: Layout,
-    dtype: np.dtype[Any],
-    keys: list[Hashable],
-    where: dict[tuple[int, int], Where],
-) -> TiledMatrix:
-    """Return a matrix in this process's memory."""
-    by_key = dict(zip(keys, values, strict=True))
-    result = TiledMatrix(layout, dtype, allocate(layout, dtype, np.zeros))
-    for (i, j), (key, position) in where.items():
-        result.put(i, j, tile_of(by_key[key], position))
-    return result
-
-
-def _vector(values: Any, keys: list[Hashable], tiles: list[Where]) -> NDArray[np.int32]:
-    by_key = dict(zip(keys, values, strict=True))
-    parts = [_pivots(by_key[key], position) for key, position in tiles]
-    return np.concatenate(parts or [np.zeros(0, np.int32)])
 
 
 def _strips(layout: Layout, owners: Distribution) -> dict[tuple[int, int], list[tuple[int, int]]]:

@@ -161,7 +161,8 @@ def _run(share: Share, values: Sequence[Any], note: Note | None = None) -> Strip
     graph = fuse(graph, share.fuse)
     grids = [grid for grid in graph.grids if not grid.scratch]
     execution = Execution(graph, [_Elsewhere()] * len(grids))
-    for number, array in (_absent(graph) | given | places).items():
+    known = given | places
+    for number, array in (known | _absent(graph, known)).items():
         execution.put(number, Tile(array))
     _execute(graph, execution, share, note)
     arrays, spots = _returned(share, arrays, spots)
@@ -173,10 +174,10 @@ def _run(share: Share, values: Sequence[Any], note: Note | None = None) -> Strip
     return Strips(arrays, spots)
 
 
-def _absent(graph: TaskGraph) -> dict[int, NDArray[Any]]:
-    """Zeros for the tiles of matrices: those that were never written are that."""
+def _absent(graph: TaskGraph, known: Mapping[int, Any]) -> dict[int, NDArray[Any]]:
+    """Zeros for the other tiles of matrices: those that were never written are that."""
     zeros = {}
-    for number in np.unique(graph.tiles).tolist():
+    for number in set(graph.tiles.tolist()) - known.keys():
         grid = graph.grid_of(number)
         if not grid.scratch:
             # no memory is touched before somebody reads it
@@ -295,22 +296,22 @@ def _returned(
 
 def _execute(graph: TaskGraph, execution: Execution, share: Share, note: Note | None) -> None:
     """Run tile tasks on the threads of this worker."""
-    workers, token = threads()
-    workers = min(workers, graph.n)
+    count, token = threads()
+    workers = min(count, graph.n)
     run_task: Callable[[int], None] = execution
     if note is not None:
-        run_task = note.observed(graph.n, execution, alone=workers == 1)
+        run_task = note.observed(graph.n, execution, alone=count == 1)
+
+    def execute(task: int) -> None:
+        with token:
+            run_task(task)
+
     job: Job
     if workers > 1:
-        policy = copy.copy(schedulers.get(share.policy))
-
-        def execute(task: int) -> None:
-            with token:
-                run_task(task)
-
-        job = GraphRun(graph, execute, policy, workers)
+        job = GraphRun(graph, execute, copy.copy(schedulers.get(share.policy)), workers)
     else:
-        job = Each(graph.n, run_task)
+        # on a worker of one thread nobody else computes
+        job = Each(graph.n, run_task if count == 1 else execute)
     conduct(job, workers)
 
 

@@ -1,0 +1,113 @@
+"""What Dask tasks make of tiles beside programs: chunks of arrays, matrices, pivots, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla.engines.dask_program import Where
+from taskla.engines.dask_strips import Position, Strips, tile_of
+from taskla.errors import SingularMatrixError
+from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_store import allocate, merge_triangles, triangle
+
+__all__ = ["assembled", "chunk_of", "guarded", "piece_of", "pivots_from", "pivots_of"]
+
+
+def chunk_of(
+    value: Any, position: Position, part: str, mirror: str, fill: str, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a tile as a chunk of an array, in C order as arrays are."""
+    array = tile_of(value, position).astype(dtype, copy=False)
+    if mirror:
+        array = array.T.conj() if mirror == "hermitian" else array.T
+    elif part:
+        uplo: Uplo = "lower" if part == "lower" else "upper"
+        if fill == "triangle":
+            array = triangle(array, uplo)
+        else:
+            other = array.T.conj() if fill == "hermitian" else array.T
+            array = merge_triangles(array, other, uplo)
+            if fill == "hermitian" and dtype.kind == "c":
+                np.einsum("ii->i", array).imag = 0
+    return array
+
+
+def piece_of(
+    along: int,
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
+    parts: Sequence[tuple[int, int, Position, Uplo | None]],
+    *values: Any,
+) -> NDArray[Any]:
+    """Return a piece of a strip: a view where its tiles are neighbours, all of them there."""
+    if len(values) == 1 and isinstance(values[0], Strips):
+        spots = [values[0].spots[position] for _, _, position, _ in parts]  # type: ignore[index]
+        first, last = spots[0], spots[-1]
+        neighbours = all(
+            one.array == other.array and one.end == other.begin for one, other in pairwise(spots)
+        )
+        whole = last.end - first.begin == shape[0] and not any(part for *_, part in parts)
+        if neighbours and whole:
+            strip: NDArray[Any] = values[0].arrays[first.array]
+            return strip[:, first.begin : last.end] if along else strip[first.begin : last.end]
+    piece = np.zeros(shape[::-1] if along else shape, dtype, order="F")
+    for begin, number, position, uplo in parts:
+        tile = triangle(tile_of(values[number], position), uplo)
+        end = begin + tile.shape[along]
+        if along:
+            piece[:, begin:end] = tile
+        else:
+            piece[begin:end] = tile
+    return piece
+
+
+def pivots_of(value: Any, position: Position) -> NDArray[Any]:
+    """Return the pivots of a panel, counted from 0."""
+    return tile_of(value, position)[:, 0].astype(np.int32) - np.int32(1)
+
+
+def guarded(value: Any, places: Sequence[tuple[Position, int]], what: str) -> Any:
+    """Return a value whose diagonal has no zeros in some places."""
+    for position, offset in places:
+        if value is None:
+            raise _zero(what, offset)
+        zeros = np.flatnonzero(tile_of(value, position).diagonal() == 0)
+        if zeros.size:
+            raise _zero(what, offset + int(zeros[0]))
+    return value
+
+
+def _zero(what: str, index: int) -> np.linalg.LinAlgError:
+    if what == "pivot":
+        return SingularMatrixError(index + 1)
+    if what == "triangle":
+        return np.linalg.LinAlgError(f"singular matrix: resolution failed at diagonal {index}")
+    return np.linalg.LinAlgError(f"A singular matrix detected: its diagonal element {index} is 0.")
+
+
+def assembled(
+    values: Any,
+    layout: Layout,
+    dtype: np.dtype[Any],
+    keys: list[Hashable],
+    where: dict[tuple[int, int], Where],
+) -> TiledMatrix:
+    """Return a matrix in this process's memory."""
+    by_key = dict(zip(keys, values, strict=True))
+    result = TiledMatrix(layout, dtype, allocate(layout, dtype, np.zeros))
+    for (i, j), (key, position) in where.items():
+        result.put(i, j, tile_of(by_key[key], position))
+    return result
+
+
+def pivots_from(values: Any, keys: list[Hashable], tiles: list[Where]) -> NDArray[np.int32]:
+    """Return all pivots, counted from 0, of the values of some keys."""
+    by_key = dict(zip(keys, values, strict=True))
+    parts = [pivots_of(by_key[key], position) for key, position in tiles]
+    return np.concatenate(parts or [np.zeros(0, np.int32)])
