@@ -23,7 +23,7 @@ __all__ = ["Pool", "pool", "received", "sendable"]
 Bytes = NDArray[np.uint8]
 
 #: Bytes that wait at most: beyond that the oldest go back to the system.
-LIMIT = 64 * 2**20
+LIMIT = 16 * 2**20
 
 #: Less than this is left to the C library, which keeps it at hand anyway.
 SMALL = 2**20
