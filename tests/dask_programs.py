@@ -10,6 +10,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pytest
 from distributed import Client, LocalCluster, wait
 
 import taskla as tla
@@ -30,6 +31,12 @@ def own() -> None:
         pids = list(engine.client.run(os.getpid).values())
         x = tla.cholesky(da.eye(100, chunks=40) * 4, lower=True).compute()
         assert np.allclose(x, 2 * np.eye(100))
+        A = tla.TiledMatrix.random((50, 50), nb=20)
+    for late in (A.compute, A.persist, A.to_array):
+        with pytest.raises(RuntimeError, match="was closed when `with` ended"):
+            late()
+    # its client is not taken for the current one either: Dask computes here
+    assert np.allclose(tla.cholesky(da.eye(30, chunks=10) * 4).compute(), 2 * np.eye(30))
     loopback = all(address.startswith("tcp://127.0.0.1:") for address in addresses)
     print("workers", len(workers), "loopback", loopback, "closed", not any(map(alive, pids)))
 

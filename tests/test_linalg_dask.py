@@ -163,6 +163,10 @@ def test_determinants(dtype: str) -> None:
     assert log.compute() == pytest.approx(expected.logabsdet, rel=1e-4)
     singular = chunked(np.zeros((5, 5), dtype))
     assert tla.det(singular, nb=2).compute() == 0
+    # no product of what comes before the zero
+    huge = np.diag(np.full(40, 1e30)).astype(dtype)
+    huge[39, 39] = 0
+    assert tla.det(chunked(huge), nb=8).compute() == 0
     assert tla.slogdet(singular, nb=2).sign.compute() == 0
 
 

@@ -176,6 +176,10 @@ class DaskEngine(Engine):
         """The client; None where Dask computes without one."""
         return self._cluster.client
 
+    def require_open(self) -> None:
+        """Raise RuntimeError if the engine's own cluster has been closed."""
+        self._cluster.require_open()
+
     @property
     def recomputed(self) -> int:
         """Tasks that workers have done again because what came of them was lost."""
@@ -281,6 +285,7 @@ class DaskEngine(Engine):
         return self._get(*_asking(graph, wheres))
 
     def _get(self, graph: Any, keys: list[Hashable]) -> list[Any]:
+        self.require_open()
         optimized = Collection.__dask_optimize__(graph, keys)
         if self.client is not None:
             return list(self.client.get(optimized, keys))
@@ -373,6 +378,7 @@ class DaskEngine(Engine):
         self, graph: Any, wanted: Sequence[tuple[Any, int, int, Where]], changed: list[Collection]
     ) -> None:
         """Compute, and set tiles of matrices in this process's memory to what comes of it."""
+        self.require_open()
         graph, asked = _asking(graph, [where for *_, where in wanted])
         if self.client is None:
             arrays = self._get(graph, asked)

@@ -32,6 +32,7 @@ class Cluster:
 
     def __init__(self, client: Client | None, workers: int | None) -> None:
         self._own: Any = None
+        self._closed = False
         if client is None:
             client = _current()
         elif workers is not None:
@@ -45,7 +46,7 @@ class Cluster:
     def current(cls) -> Cluster:
         """Return the cluster of the current client, or nothing."""
         cluster = cls.__new__(cls)
-        cluster._own = None
+        cluster._own, cluster._closed = None, False
         client = _current()
         # an asynchronous one can compute what is built, but not be asked anything meanwhile
         cluster.client = None if client is None or client.asynchronous else client
@@ -86,8 +87,16 @@ class Cluster:
     def close(self) -> None:
         """End the cluster, if it is our own."""
         if self._own is not None:
-            self._own = None
+            self._own, self._closed = None, True
             self._finalizer()
+
+    def require_open(self) -> None:
+        """Raise RuntimeError if the cluster was our own and is no more."""
+        if self._closed:
+            raise RuntimeError(
+                "the cluster that the engine had started was closed when `with` ended: compute, "
+                "persist and gather inside of it, or give the engine a client"
+            )
 
 
 def _close(cluster: Any, client: Any) -> None:
@@ -112,9 +121,11 @@ def _current() -> Client | None:
     except ImportError:
         return None
     try:
-        return get_client()
+        client = get_client()
     except ValueError:
         return None
+    # one that was closed stays the current one
+    return client if client.status == "running" else None
 
 
 def _checked(client: Any) -> Any:

@@ -27,6 +27,9 @@ class Home(Protocol):
     def client(self) -> Client | None:
         """The client; None where Dask computes without one."""
 
+    def require_open(self) -> None:
+        """Raise RuntimeError if the engine's own cluster has been closed."""
+
     def owners(self, distribution: str | Distribution) -> Distribution:
         """Return a distribution by its name."""
 
@@ -81,6 +84,7 @@ class Collection:
         return dask.visualize(self, **options)
 
     def _scheduler(self, options: dict[str, Any]) -> dict[str, Any]:
+        self.engine.require_open()
         if self.engine.client is None:
             return options
         return {"scheduler": self.engine.client, **options}

@@ -204,8 +204,12 @@ def det(
     a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
 ) -> Any:
     """See `taskla.linalg.det`; a Dask array without dimensions."""
+    import dask.array as da
+
     diagonal, sign = _diagonal(a, check_finite, nb)
-    return diagonal.prod() * sign
+    # what precedes a zero may overflow
+    singular = (diagonal == 0).any()
+    return da.where(singular, 0, da.where(singular, 1, diagonal).prod() * sign)
 
 
 def slogdet(a: Any, *, nb: int | None = None) -> Any:
