@@ -257,7 +257,9 @@ def test_what_does_not_start_ends_the_job(
 ) -> None:
     monkeypatch.setenv(f"DASK_DISTRIBUTED__{who.upper()}__PRELOAD", "no_such_module")
     done = run(3, tmp_path, "print('not run')")
-    assert (done.returncode, done.stdout) == (1, "")
+    # Open MPI's launcher has been seen to crash when a job is aborted
+    assert done.returncode != 0
+    assert done.stdout == ""
     (said,) = aborted(done)
     rank = {"worker": 2, "scheduler": 0}[who]
     assert said == (
@@ -271,7 +273,9 @@ def test_ranks_wait_for_one_another_for_so_long(
     text = "import time\ntime.sleep(1000)\n"
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__PRELOAD", text)
     done = run(3, tmp_path, "print('not run')", options=("--death-timeout", "5"))
-    assert (done.returncode, done.stdout) == (1, "")
+    # Open MPI's launcher has been seen to crash when a job is aborted
+    assert done.returncode != 0
+    assert done.stdout == ""
     assert "within 5 s" in aborted(done)[0]
 
 
@@ -285,7 +289,9 @@ while not any(client.processing().values()):
 print("done")
 """
     done = run(3, tmp_path, CURRENT + text)
-    assert (done.returncode, done.stdout) == (1, "done\n")
+    # Open MPI's launcher has been seen to crash when a job is aborted
+    assert done.returncode != 0
+    assert done.stdout == "done\n"
     (said,) = aborted(done)
     assert said.endswith("10 s after the script had ended, these ranks had not: 2")
 

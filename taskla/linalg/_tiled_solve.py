@@ -250,7 +250,9 @@ def structure_of(a: Given, assume_a: Any, lower: Any) -> tuple[Structure, Uplo |
         )
     structure = "general" if assume_a is None else _STRUCTURES.get(assume_a)
     if structure is None:
-        raise ValueError(f"assume_a is {assume_a!r}; with a TiledMatrix allowed: None, {_LISTED}")
+        raise ValueError(
+            f"assume_a is {assume_a!r}; of a tiled matrix, and on Dask, allowed: None, {_LISTED}"
+        )
     if structure == "general":
         if stored:
             raise ValueError(
