@@ -137,6 +137,8 @@ def _checked(client: Any) -> Any:
             "client is asynchronous; the engine waits for results: give Client(..., "
             "asynchronous=False)"
         )
+    if client.status != "running":
+        raise ValueError(f"client is {client.status}; the engine needs one that is connected")
     return client
 
 
