@@ -156,9 +156,12 @@ def test_inverse(dtype: str, assume_a: str | None) -> None:
 def test_determinants(dtype: str) -> None:
     a = general(19, 19, dtype)
     expected = np.linalg.det(a)
-    assert tla.det(chunked(a), nb=4).compute() == pytest.approx(expected, rel=1e-3)
+    det = tla.det(chunked(a), nb=4)
+    assert det.compute() == pytest.approx(expected, rel=1e-3)
+    assert det.dtype == det.compute().dtype == np.result_type(dtype, np.float64)
     sign, log = tla.slogdet(chunked(a), nb=4)
     expected = np.linalg.slogdet(a)
+    assert (sign.dtype, log.dtype) == (expected.sign.dtype, expected.logabsdet.dtype)
     assert sign.compute() == pytest.approx(expected.sign, rel=1e-4)
     assert log.compute() == pytest.approx(expected.logabsdet, rel=1e-4)
     singular = chunked(np.zeros((5, 5), dtype))
@@ -167,7 +170,13 @@ def test_determinants(dtype: str) -> None:
     huge = np.diag(np.full(40, 1e30)).astype(dtype)
     huge[39, 39] = 0
     assert tla.det(chunked(huge), nb=8).compute() == 0
-    assert tla.slogdet(singular, nb=2).sign.compute() == 0
+    # an odd permutation of a singular matrix has no minus before its zero
+    for zero in (singular, chunked(np.diag([0, 1, 2, 3])[[1, 0, 2, 3]].astype(dtype))):
+        sign, log = tla.slogdet(zero, nb=2)
+        assert (str(sign.compute()), log.compute()) == (str(np.zeros((), dtype)), -np.inf)
+    # more than single precision holds
+    large = np.diag([1e30, 1e30]).astype(dtype)
+    assert tla.det(chunked(large), nb=2).compute() == pytest.approx(1e60, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -313,3 +322,14 @@ def test_integers_and_half_precision() -> None:
     assert tla.cholesky(chunked(a), nb=4).dtype == np.float64
     close(tla.cholesky(chunked(a), nb=4), scipy.linalg.cholesky(a.astype(float)))
     assert tla.cholesky(chunked(a.astype("float16")), nb=4).dtype == np.float32
+
+
+def test_leave_to_overwrite_changes_nothing() -> None:
+    a, b = positive(9, "d"), general(9, 2, "d")
+    x, y = chunked(a), chunked(b)
+    close(tla.solve(x, y, True, True, True, assume_a="pos", nb=4), np.linalg.solve(a, b))
+    close(tla.cholesky(x, True, True, nb=4), np.linalg.cholesky(a))
+    assert (x.compute() == a).all()
+    assert (y.compute() == b).all()
+    with pytest.raises(TypeError, match="overwrite_c"):
+        tla.inv(x, overwrite_c=True)  # type: ignore[call-arg]

@@ -3,11 +3,13 @@
 Each adds tasks to a graph and returns at once: a Dask array for arrays, a tiled matrix for tiled
 matrices. What can only be seen when numbers are there is seen by tasks, so errors come when a
 result is computed. The condition of a matrix is not estimated, and nothing is overwritten.
+
+`taskla.linalg._dispatch` calls them with the arguments of the public functions, by name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.linalg import slogdet as numpy_slogdet
@@ -44,33 +46,16 @@ __all__ = [
     "symm",
 ]
 
-Array: TypeAlias = Any
-
-
 # -- Cholesky --------------------------------------------------------------------------------------
 
 
-def cholesky(
-    a: Any,
-    lower: bool = False,
-    overwrite_a: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
-) -> Any:
+def cholesky(a: Any, lower: bool, check_finite: bool, nb: int | None) -> Any:
     """See `taskla.linalg.cholesky`."""
-    factor, _ = cho_factor(a, lower, overwrite_a, check_finite, nb=nb)
+    factor, _ = cho_factor(a, lower, check_finite, nb)
     return factor
 
 
-def cho_factor(
-    a: Any,
-    lower: bool = False,
-    overwrite_a: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
-) -> tuple[Any, bool]:
+def cho_factor(a: Any, lower: bool, check_finite: bool, nb: int | None) -> tuple[Any, bool]:
     """See `taskla.linalg.cho_factor`; what the factor does not use is zero."""
     inputs = _Inputs(nb, a)
     uplo = triangle_asked("a", a, lower, default=False)
@@ -80,14 +65,7 @@ def cho_factor(
     return inputs.result(C, a), uplo == "lower"
 
 
-def cho_solve(
-    c_and_lower: tuple[Any, Any],
-    b: Any,
-    overwrite_b: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
-) -> Any:
+def cho_solve(c_and_lower: tuple[Any, Any], b: Any, check_finite: bool, nb: int | None) -> Any:
     """See `taskla.linalg.cho_solve`."""
     c, lower = c_and_lower
     inputs = _Inputs(nb, c, b)
@@ -103,9 +81,7 @@ def cho_solve(
 # -- LU --------------------------------------------------------------------------------------------
 
 
-def lu_factor(
-    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
-) -> tuple[Any, Any]:
+def lu_factor(a: Any, check_finite: bool, nb: int | None) -> tuple[Any, Any]:
     """See `taskla.linalg.lu_factor`; the pivots are a Dask array, and of zeros nothing is said."""
     inputs = _Inputs(nb, a)
     A = inputs.matrix("a", a, check_finite)
@@ -114,13 +90,7 @@ def lu_factor(
 
 
 def lu_solve(
-    lu_and_piv: tuple[Any, Any],
-    b: Any,
-    trans: int = 0,
-    overwrite_b: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
+    lu_and_piv: tuple[Any, Any], b: Any, trans: int, check_finite: bool, nb: int | None
 ) -> Any:
     """See `taskla.linalg.lu_solve`."""
     if trans not in (0, 1, 2):
@@ -136,13 +106,7 @@ def lu_solve(
 
 
 def lu(
-    a: Any,
-    permute_l: bool = False,
-    overwrite_a: bool = False,
-    check_finite: bool = True,
-    p_indices: bool = False,
-    *,
-    nb: int | None = None,
+    a: Any, permute_l: bool, check_finite: bool, p_indices: bool, nb: int | None
 ) -> tuple[Any, ...]:
     """See `taskla.linalg.lu`; all parts are Dask arrays."""
     import dask
@@ -168,17 +132,17 @@ def lu(
 
 def _lower(block: Any, block_info: Any = None) -> Any:
     """A block of L: below the diagonal that of the factors, ones on it."""
-    (top, _), (left, _) = _range(block, block_info)
+    (top, _), (left, _) = _range(block_info)
     below = np.tril(block, top - left - 1)
     return below + np.eye(block.shape[0], block.shape[1], top - left, dtype=block.dtype)
 
 
 def _upper(block: Any, block_info: Any = None) -> Any:
-    (top, _), (left, _) = _range(block, block_info)
+    (top, _), (left, _) = _range(block_info)
     return np.triu(block, top - left)
 
 
-def _range(block: Any, block_info: Any) -> Any:
+def _range(block_info: Any) -> Any:
     """Where a block begins and ends in the matrix; Dask also asks with an empty one."""
     return block_info[0]["array-location"] if block_info else ((0, 0), (0, 0))
 
@@ -197,30 +161,31 @@ def _diagonal(a: Any, check_finite: bool, nb: int | None) -> tuple[Any, Any]:
     piv = pivots.to_dask()
     rows = da.arange(A.n, chunks=piv.chunks[0] if A.n else 1)
     sign = 1 - 2 * ((piv != rows).sum() % 2)
-    return da.diagonal(A.to_dask()), sign
+    return da.diagonal(A.to_dask()), sign.astype(np.zeros(0, A.dtype).real.dtype)
 
 
-def det(
-    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, nb: int | None = None
-) -> Any:
-    """See `taskla.linalg.det`; a Dask array without dimensions."""
+def det(a: Any, check_finite: bool, nb: int | None) -> Any:
+    """See `taskla.linalg.det`; a Dask array without dimensions, double as SciPy's."""
     import dask.array as da
 
     diagonal, sign = _diagonal(a, check_finite, nb)
+    diagonal = diagonal.astype(np.result_type(diagonal.dtype, np.float64))
     # what precedes a zero may overflow
     singular = (diagonal == 0).any()
     return da.where(singular, 0, da.where(singular, 1, diagonal).prod() * sign)
 
 
-def slogdet(a: Any, *, nb: int | None = None) -> Any:
+def slogdet(a: Any, nb: int | None) -> Any:
     """See `taskla.linalg.slogdet`; Dask arrays without dimensions."""
     import dask.array as da
 
     diagonal, sign = _diagonal(a, False, nb)
+    singular = (diagonal == 0).any()
+    diagonal = da.where(singular, 1, diagonal)
     size = abs(diagonal)
-    phases = da.where(size == 0, 0, diagonal / da.where(size == 0, 1, size))
+    phase, logdet = (diagonal / size).prod() * sign, da.log(size).sum()
     result = type(numpy_slogdet(np.eye(1)))
-    return result(phases.prod() * sign, da.log(size).sum())
+    return result(da.where(singular, 0, phase), da.where(singular, -np.inf, logdet))
 
 
 # -- equations -------------------------------------------------------------------------------------
@@ -229,14 +194,11 @@ def slogdet(a: Any, *, nb: int | None = None) -> Any:
 def solve(
     a: Any,
     b: Any,
-    lower: bool = False,
-    overwrite_a: bool = False,
-    overwrite_b: bool = False,
-    check_finite: bool = True,
-    assume_a: str | None = None,
-    transposed: bool = False,
-    *,
-    nb: int | None = None,
+    lower: bool,
+    check_finite: bool,
+    assume_a: str | None,
+    transposed: bool,
+    nb: int | None,
 ) -> Any:
     """See `taskla.linalg.solve`; a matrix of which nothing is said is taken for a general one."""
     inputs = _Inputs(nb, a, b)
@@ -269,13 +231,11 @@ def _solve(
 def solve_triangular(
     a: Any,
     b: Any,
-    trans: int | str = 0,
-    lower: bool = False,
-    unit_diagonal: bool = False,
-    overwrite_b: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
+    trans: int | str,
+    lower: bool,
+    unit_diagonal: bool,
+    check_finite: bool,
+    nb: int | None,
 ) -> Any:
     """See `taskla.linalg.solve_triangular`."""
     letter = {0: "N", 1: "T", 2: "C", "N": "N", "T": "T", "C": "C"}.get(trans)
@@ -293,15 +253,7 @@ def solve_triangular(
     return inputs.result(X, b)
 
 
-def inv(
-    a: Any,
-    overwrite_a: bool = False,
-    check_finite: bool = True,
-    *,
-    assume_a: str | None = None,
-    lower: bool = False,
-    nb: int | None = None,
-) -> Any:
+def inv(a: Any, check_finite: bool, assume_a: str | None, lower: bool, nb: int | None) -> Any:
     """See `taskla.linalg.inv`."""
     inputs = _Inputs(nb, a)
     structure, uplo = structure_of(a, assume_a, lower)
@@ -327,7 +279,7 @@ def _identity(rows: Any, cols: Any) -> Any:
 # -- products, norms -------------------------------------------------------------------------------
 
 
-def matmul(x1: Any, x2: Any, /, out: Any = None, *, nb: int | None = None, **options: Any) -> Any:
+def matmul(x1: Any, x2: Any, out: Any, nb: int | None, options: dict[str, Any]) -> Any:
     """See `taskla.linalg.matmul`."""
     if out is not None or options:
         names = ", ".join([*(["out"] if out is not None else []), *options])
@@ -352,14 +304,12 @@ def matmul(x1: Any, x2: Any, /, out: Any = None, *, nb: int | None = None, **opt
 def symm(
     a: Any,
     b: Any,
-    c: Any = None,
-    *,
-    alpha: complex = 1.0,
-    beta: complex = 0.0,
-    side: str = "left",
-    lower: bool = True,
-    overwrite_c: bool = False,
-    nb: int | None = None,
+    c: Any,
+    alpha: complex,
+    beta: complex,
+    side: str,
+    lower: bool,
+    nb: int | None,
 ) -> Any:
     """See `taskla.linalg.symm`."""
     if c is None and beta:
@@ -372,15 +322,7 @@ def symm(
     return inputs.result(C, b)
 
 
-def norm(
-    a: Any,
-    ord: Any = None,
-    axis: Any = None,
-    keepdims: bool = False,
-    check_finite: bool = True,
-    *,
-    nb: int | None = None,
-) -> Any:
+def norm(a: Any, ord: Any, axis: Any, keepdims: bool, check_finite: bool) -> Any:
     """See `taskla.linalg.norm`: Dask's own, of the chunks; a Dask array."""
     import dask.array as da
 

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from typing import ParamSpec, TypeVar
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["or_on_dask"]
 
@@ -15,18 +16,34 @@ R = TypeVar("R")
 
 
 def or_on_dask(function: Callable[P, R]) -> Callable[P, R]:
-    """Have what Dask arrays, and tiled matrices on Dask, are given to be done there, lazily."""
+    """Have what Dask arrays, and tiled matrices on Dask, are given to be done there, lazily.
+
+    The function of the same name in `taskla.linalg._dask` gets all arguments, those that were left
+    out as well, but for leave to overwrite: on Dask nothing is.
+    """
     name = function.__name__
 
     @wraps(function)
     def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
         # before Dask is imported there is nothing of it
         if "dask" in sys.modules and _any_on_dask((*args, *kwargs.values())):
-            lazy: Callable[P, R] = getattr(import_module("taskla.linalg._dask"), name)
-            return lazy(*args, **kwargs)
+            lazy: Callable[..., R] = getattr(import_module("taskla.linalg._dask"), name)
+            return lazy(**_by_name(function, args, kwargs))
         return function(*args, **kwargs)
 
     return dispatched
+
+
+def _by_name(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    bound = signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {
+        name: argument
+        for name, argument in bound.arguments.items()
+        if not name.startswith("overwrite_")
+    }
 
 
 def _any_on_dask(arguments: tuple[object, ...]) -> bool:
