@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla import matrix_files
-from taskla.distributions import Distribution, get
+from taskla.distributions import Distribution
 from taskla.formats import dtype_of, format_of, working_dtype
 from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_place import dask_maker, place
+from taskla.matrix_place import dask_maker, owners_of_new, place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
     allocate,
@@ -128,7 +128,7 @@ class TiledMatrix(StoredTiles):
                 raise ValueError("copy is False; workers get copies of an array's tiles")
             made: TiledMatrix = maker.from_array(array, layout, dtype, distribution)
             return made
-        owners = _owners(distribution)
+        owners = owners_of_new(distribution)
         if owners is None and (
             copy is False or (copy is None and not why and array.flags.writeable)
         ):
@@ -340,7 +340,7 @@ class TiledMatrix(StoredTiles):
                 array = local.to_array(copy=None)
                 made: TiledMatrix = here.maker.from_array(array, layout, local.dtype, distribution)
                 return made
-            owners = _owners(distribution)
+            owners = owners_of_new(distribution)
             ranges = None
             if owners is not None:
                 tiles = tiles_of(layout, owners, here.rank)
@@ -426,7 +426,7 @@ class TiledMatrix(StoredTiles):
         if (maker := place().maker) is not None:
             made: TiledMatrix = maker.from_function(_zeros, layout, checked, distribution)
             return made
-        owners = _owners(distribution)
+        owners = owners_of_new(distribution)
         if owners is None:
             return cls(layout, checked, allocate(layout, checked, how, order))
         here = place()
@@ -444,25 +444,6 @@ class TiledMatrix(StoredTiles):
     def copy(self) -> TiledMatrix:
         """Return a copy, as `like` lays it out."""
         return self.astype(self.dtype)
-
-    def to_dask(self, fill: Literal["triangle", "symmetric", "hermitian"] | None = None) -> Any:
-        """Return the matrix as a Dask array with tiles for chunks.
-
-        Parameters
-        ----------
-        fill : {None, "triangle", "symmetric", "hermitian"}
-            As of `to_array`.
-
-        Returns
-        -------
-        dask.array.Array
-            Of a matrix on Dask with its keys: nothing is gathered. Of one in this process's memory
-            with views of it, or copies where `fill` needs them.
-        """
-        import dask.array as da
-
-        array = self.to_array(fill=fill, copy=None)
-        return da.from_array(array, chunks=(self.nb, self.nb))
 
     def redistribute(self, distribution: str | Distribution) -> TiledMatrix:
         """Return a copy with other owners; on one rank, a copy.
@@ -488,7 +469,7 @@ class TiledMatrix(StoredTiles):
         >>> bool((A.redistribute("row").to_array() == A.to_array()).all())
         True
         """
-        owners = _owners(distribution)
+        owners = owners_of_new(distribution)
         if owners is None and self.distribution is None:
             return self.copy()
         together = place().collectives if self.distribution is None else self._collectives
@@ -513,18 +494,6 @@ def _asked(
 
 def _zeros(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
     return np.zeros((len(rows), len(cols)), np.float32)
-
-
-def _owners(distribution: str | Distribution | None) -> Distribution | None:
-    """Return the owners of the tiles of a new matrix; None where there is one rank."""
-    here = place()
-    if isinstance(distribution, str):
-        distribution = get(distribution, here.ranks)
-    found = distribution or here.distribution
-    if found is not None and found.ranks != here.ranks:
-        there = "is one rank" if here.ranks == 1 else f"are {here.ranks} ranks"
-        raise ValueError(f"distribution is {found}; there {there}")
-    return found if here.ranks > 1 else None
 
 
 def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:

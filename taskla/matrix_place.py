@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.distributions import Distribution
+from taskla.distributions import Distribution, get
 
 __all__ = [
     "ALONE",
@@ -20,6 +20,7 @@ __all__ = [
     "Place",
     "Put",
     "dask_maker",
+    "owners_of_new",
     "place",
     "set_dask_maker",
     "set_place",
@@ -158,3 +159,15 @@ def set_dask_maker(get: Callable[[], Any]) -> None:
     """Set who makes matrices on Dask."""
     global _dask_maker
     _dask_maker = get
+
+
+def owners_of_new(distribution: str | Distribution | None) -> Distribution | None:
+    """Return the owners of the tiles of a new matrix; None where there is one rank."""
+    here = place()
+    if isinstance(distribution, str):
+        distribution = get(distribution, here.ranks)
+    found = distribution or here.distribution
+    if found is not None and found.ranks != here.ranks:
+        there = "is one rank" if here.ranks == 1 else f"are {here.ranks} ranks"
+        raise ValueError(f"distribution is {found}; there {there}")
+    return found if here.ranks > 1 else None

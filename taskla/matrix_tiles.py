@@ -209,6 +209,25 @@ class StoredTiles:
             np.einsum("ii->i", array).imag = 0
         return array
 
+    def to_dask(self, fill: Literal["triangle", "symmetric", "hermitian"] | None = None) -> Any:
+        """Return the matrix as a Dask array with tiles for chunks.
+
+        Parameters
+        ----------
+        fill : {None, "triangle", "symmetric", "hermitian"}
+            As of `to_array`.
+
+        Returns
+        -------
+        dask.array.Array
+            Of a matrix on Dask with its keys: nothing is gathered. Of one in this process's memory
+            with views of it, or copies where `fill` needs them.
+        """
+        import dask.array as da
+
+        array = self.to_array(fill=fill, copy=None)
+        return da.from_array(array, chunks=(self.nb, self.nb))
+
     @property
     def _collectives(self) -> Collectives:
         """What the ranks that share this matrix do together."""

@@ -82,7 +82,7 @@ def test_an_engine_is_one_rank_unless_it_has_more():
 
 def test_available_lists_the_engines():
     lines = available()
-    assert list(lines) == ["threads", "mpi"]
+    assert list(lines) == ["threads", "mpi", "dask"]
     assert all(line.endswith(".") for line in lines.values())
 
 
@@ -94,8 +94,7 @@ def test_repr_shows_the_settings():
 @pytest.mark.parametrize(
     ("name", "options", "error", "message"),
     [
-        ("dask", {}, ValueError, "engine 'dask' does not exist; there are threads"),
-        ("cuda", {"comm": None}, ValueError, "'cuda' does not exist; there are threads, mpi"),
+        ("cuda", {"comm": None}, ValueError, "'cuda' does not exist; there are threads, mpi, dask"),
         ("threads", {"trace": "no/x.trace"}, FileNotFoundError, "no: no such folder"),
         ("threads", {"worker": 2}, TypeError, "engine 'threads' has no option 'worker'"),
         ("threads", {"workers": 0}, ValueError, "workers is 0; it must be an integer of at least"),

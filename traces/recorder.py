@@ -25,7 +25,7 @@ from taskla.traces.files import write
 from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
 from taskla.traces.trace import Trace
 
-__all__ = ["Recorder", "Recording", "clock", "format_name", "in_words"]
+__all__ = ["Recorder", "Recording", "clock", "format_name", "in_words", "timed"]
 
 #: What all times are read from: seconds, monotonic.
 clock = time.perf_counter
@@ -79,22 +79,7 @@ class Recording:
 
     def observed(self, worker: int, execute: Callable[[int], None]) -> Callable[[int], None]:
         """Return ``execute(task)`` with a note of when it started and ended, on this worker."""
-        # Into a memoryview a number goes three times as fast as into an array. Its stub knows
-        # integers alone.
-        start: Any = self.start.data
-        end: Any = self.end.data
-        workers, now = self.worker.data, clock
-
-        def run(task: int) -> None:
-            begin = now()
-            try:
-                execute(task)
-            finally:
-                end[task] = now()
-                start[task] = begin
-                workers[task] = worker
-
-        return run
+        return timed(execute, clock, self.start, self.end, self.worker, worker)
 
     def close(self, error: BaseException | None = None) -> None:
         """Take note that the run is over, and of what it failed with."""
@@ -205,6 +190,33 @@ class Recorder:
                 **self.facts,
             }
         )
+
+
+def timed(
+    execute: Callable[[int], None],
+    now: Callable[[], float],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    worker: NDArray[np.int32],
+    number: int,
+) -> Callable[[int], None]:
+    """Return ``execute(task)`` with a note of the times it started and ended, and of its worker."""
+    # Into a memoryview a number goes three times as fast as into an array. Its stub knows
+    # integers alone.
+    starts: Any = start.data
+    ends: Any = end.data
+    workers = worker.data
+
+    def run(task: int) -> None:
+        begin = now()
+        try:
+            execute(task)
+        finally:
+            ends[task] = now()
+            starts[task] = begin
+            workers[task] = number
+
+    return run
 
 
 def in_words(error: BaseException) -> str:

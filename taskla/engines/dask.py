@@ -21,7 +21,7 @@ from taskla.engines.base import Engine, TileSource, at_least_one, process_defaul
 from taskla.engines.dask_cluster import Cluster
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_given import (
-    by_grid,
+    check_stored,
     initial_tiles,
     odd_shapes,
     signature,
@@ -32,6 +32,7 @@ from taskla.engines.dask_given import (
 from taskla.engines.dask_matrix import DaskMatrix
 from taskla.engines.dask_program import Where, tasks
 from taskla.engines.dask_strips import tile_of
+from taskla.engines.execution import by_grid
 from taskla.engines.threads import FUSE, ThreadsEngine
 from taskla.formats import working_dtype
 from taskla.graph import Grid, TaskGraph
@@ -306,6 +307,8 @@ class DaskEngine(Engine):
             return
         submitted = perf_counter()
         given = by_grid(graph, matrices)
+        for grid, matrix in given.items():
+            check_stored(graph, grid, matrix)
         maps = [self._map_of(grid, given.get(grid)) for grid in graph.grids]
         rowwise = tuple(
             grid.base for grid, matrix in given.items() if getattr(matrix, "uplo", None) == "upper"

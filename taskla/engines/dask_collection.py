@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from numpy.typing import NDArray
 
 from taskla.distributions import Distribution
 from taskla.engines.dask_program import Where
+from taskla.matrix_place import Alone
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -130,19 +130,8 @@ class Collection:
         raise NotImplementedError
 
 
-class Gathering:
+class Gathering(Alone):
     """What matrices ask of those that share them: here one process, which asks the workers."""
-
-    rank = 0
-    one_machine = True
-
-    def agreed(self) -> AbstractContextManager[None]:
-        """Have an error raised as it is."""
-        return nullcontext()
-
-    def share(self, value: Any) -> list[Any]:
-        """Return what was given."""
-        return [value]
 
     def gather(
         self, matrix: Any, put: Callable[[int, int, NDArray[Any]], None], root: int | None = None

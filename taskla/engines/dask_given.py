@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
 from taskla.coarsening import INITIAL, Coarse
-from taskla.engines.base import TileSource
 from taskla.engines.dask_collection import Collection
 from taskla.engines.dask_matrix import DaskMatrix
 from taskla.engines.dask_program import Where
-from taskla.engines.execution import check_declared
 from taskla.graph import Grid, TaskGraph
 
 __all__ = [
-    "by_grid",
+    "check_stored",
     "initial_tiles",
     "odd_shapes",
     "signature",
@@ -27,28 +25,13 @@ __all__ = [
 ]
 
 
-def by_grid(graph: TaskGraph, matrices: Sequence[TileSource]) -> dict[Grid, Any]:
-    """Return matrices by their grids; refuse what does not fit the program.
+def check_stored(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
+    """Refuse tasks on tiles that a triangle does not store.
 
     Raises
     ------
-    ValueError, TypeError
-        As of `taskla.engines.base.Engine.run`.
+    ValueError
     """
-    grids = [grid for grid in graph.grids if not grid.scratch]
-    if len(matrices) != len(grids):
-        raise ValueError(
-            f"matrices has length {len(matrices)}; the graph has {len(grids)} "
-            f"({', '.join(grid.name for grid in grids)})"
-        )
-    for grid, matrix in zip(grids, matrices, strict=True):
-        check_declared(graph, grid, matrix)
-        _check_stored(graph, grid, matrix)
-    return dict(zip(grids, matrices, strict=True))
-
-
-def _check_stored(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
-    """Refuse tasks on tiles that a triangle does not store."""
     uplo = getattr(matrix, "uplo", None)
     if uplo is None:
         return

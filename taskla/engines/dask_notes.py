@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.engines.dask_watch import Watch
-from taskla.traces.recorder import clock, in_words
+from taskla.traces.recorder import clock, in_words, timed
 
 __all__ = ["Book", "Note", "Noted", "Transfer", "books", "note"]
 
@@ -115,23 +115,13 @@ class Note:
         """
         self._start, self._end = np.empty(n), np.full(n, np.nan)
         self._lanes = np.zeros(n, np.int32)
-        # see `taskla.traces.Recording.observed`
+        if alone:
+            self._lane = self._book.lanes.take()
+            return timed(execute, clock, self._start, self._end, self._lanes, self._lane)
+        # see `timed`, which has one lane
         start: Any = self._start.data
         end: Any = self._end.data
         lanes, now = self._lanes.data, clock
-        if alone:
-            self._lane = self._book.lanes.take()
-            self._lanes[:] = self._lane
-
-            def run(task: int) -> None:
-                begin = now()
-                try:
-                    execute(task)
-                finally:
-                    end[task] = now()
-                    start[task] = begin
-
-            return run
         take, give = self._book.lanes.take, self._book.lanes.give
 
         def run_in_crew(task: int) -> None:

@@ -19,7 +19,7 @@ from taskla.graph import Grid, Kind, TaskGraph
 from taskla.operations import Access
 from taskla.tile import Tile
 
-__all__ = ["Execution", "check_declared"]
+__all__ = ["Execution", "by_grid"]
 
 Kernel: TypeAlias = Callable[..., None]
 # The numbers of the tiles that a call is on, one an operand, and what it is given.
@@ -204,16 +204,8 @@ class _Tiles(dict[int, Tile]):
     """Tiles by number, each made or asked for when it is first looked up."""
 
     def __init__(self, graph: TaskGraph, matrices: Sequence[TileSource]) -> None:
-        grids = [grid for grid in graph.grids if not grid.scratch]
-        if len(matrices) != len(grids):
-            raise ValueError(
-                f"matrices has length {len(matrices)}; the graph has {len(grids)} "
-                f"({', '.join(grid.name for grid in grids)})"
-            )
-        for grid, matrix in zip(grids, matrices, strict=True):
-            check_declared(graph, grid, matrix)
         self._graph = graph
-        self._matrix_at = {grid.base: m for grid, m in zip(grids, matrices, strict=True)}
+        self._matrix_at = {grid.base: m for grid, m in by_grid(graph, matrices).items()}
 
     def __missing__(self, number: int) -> Tile:
         grid = self._graph.grid_of(number)
@@ -228,21 +220,32 @@ class _Tiles(dict[int, Tile]):
         return self.setdefault(number, tile)
 
 
-def check_declared(graph: TaskGraph, grid: Grid, matrix: Any) -> None:
-    """Refuse what has no tiles, a matrix that is not as it was declared, and a read-only one.
+def by_grid(graph: TaskGraph, matrices: Sequence[TileSource]) -> dict[Grid, TileSource]:
+    """Return the matrices of the grids that are not scratch, in that order.
 
     Raises
     ------
     TypeError
-        When it has no tiles.
+        When a matrix has no tiles.
     ValueError
-        When it is not as it was declared, or read-only and a task writes one of its tiles.
+        When there are more or fewer; when one is not as it was declared, or read-only and a task
+        writes one of its tiles.
     """
-    _check(grid, matrix)
-    _check_writeable(graph, grid, matrix)
+    grids = [grid for grid in graph.grids if not grid.scratch]
+    if len(matrices) != len(grids):
+        raise ValueError(
+            f"matrices has length {len(matrices)}; the graph has {len(grids)} "
+            f"({', '.join(grid.name for grid in grids)})"
+        )
+    given = dict(zip(grids, matrices, strict=True))
+    for grid, matrix in given.items():
+        _check(grid, matrix)
+        _check_writeable(graph, grid, matrix)
+    return given
 
 
 def _check(grid: Grid, matrix: Any) -> None:
+    """Refuse what has no tiles, and a matrix that is not as it was declared."""
     if not hasattr(matrix, "tile"):
         raise TypeError(f"{grid.name} must be a TiledMatrix, not {type(matrix).__name__}")
     try:
