@@ -36,8 +36,15 @@ def script(folder: Path, text: str) -> str:
 def run(
     ranks: int, folder: Path, text: str, *arguments: str, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script, without a dashboard, whose port others may have."""
+    """Run a script, without a dashboard, whose port others may have.
+
+    Open MPI's launcher has been seen to crash when ranks abort, after they had: then once more.
+    """
     line = (*COMMAND, "--no-dashboard", *options, script(folder, text), *arguments)
+    for _ in range(2):
+        done = mpirun(ranks, *line, timeout=SOON)
+        if done.returncode != -signal.SIGSEGV:
+            return done
     return mpirun(ranks, *line, timeout=SOON)
 
 
@@ -257,9 +264,7 @@ def test_what_does_not_start_ends_the_job(
 ) -> None:
     monkeypatch.setenv(f"DASK_DISTRIBUTED__{who.upper()}__PRELOAD", "no_such_module")
     done = run(3, tmp_path, "print('not run')")
-    # Open MPI's launcher has been seen to crash when a job is aborted
-    assert done.returncode != 0
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (1, "")
     (said,) = aborted(done)
     rank = {"worker": 2, "scheduler": 0}[who]
     assert said == (
@@ -273,9 +278,7 @@ def test_ranks_wait_for_one_another_for_so_long(
     text = "import time\ntime.sleep(1000)\n"
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__PRELOAD", text)
     done = run(3, tmp_path, "print('not run')", options=("--death-timeout", "5"))
-    # Open MPI's launcher has been seen to crash when a job is aborted
-    assert done.returncode != 0
-    assert done.stdout == ""
+    assert (done.returncode, done.stdout) == (1, "")
     assert "within 5 s" in aborted(done)[0]
 
 
@@ -289,9 +292,7 @@ while not any(client.processing().values()):
 print("done")
 """
     done = run(3, tmp_path, CURRENT + text)
-    # Open MPI's launcher has been seen to crash when a job is aborted
-    assert done.returncode != 0
-    assert done.stdout == "done\n"
+    assert (done.returncode, done.stdout) == (1, "done\n")
     (said,) = aborted(done)
     assert said.endswith("10 s after the script had ended, these ranks had not: 2")
 

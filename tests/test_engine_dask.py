@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, as_completed, futures_of, wait
+from distributed import Client, as_completed, futures_of, wait
 
 import taskla as tla
 from taskla.engines.dask_matrix import DaskMatrix
@@ -25,17 +24,6 @@ pytestmark = pytest.mark.xdist_group("dask")
 
 PROGRAMS = Path(__file__).with_name("dask_programs.py")
 PATIENCE = 60
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
 
 
 def positive(n: int, seed: int = 0) -> Any:
