@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import DTypeLike
 
-__all__ = ["FORMATS", "Format", "dtype_of", "format_of", "working_dtype"]
+__all__ = ["FORMATS", "Format", "dtype_of", "format_of", "get_format", "working_dtype"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Format:
     Attributes
     ----------
     name : str
-        How users call it: "fp64", "fp32".
+        How users call it: "fp64", "bf16".
     t : int
         Bits of the significand, the implicit one included.
     unit_roundoff : float
@@ -28,8 +30,19 @@ class Format:
         ``dlamch('E')`` returns, and half of ``np.finfo(dtype).eps``.
     min_normal, min_subnormal, max : float
         The smallest positive normal number, the smallest positive number, the largest finite one.
+    overflow : float
+        What a number too large becomes when it is rounded to nearest: inf, or nan where the format
+        has no infinity.
     real, complex : numpy.dtype
-        What arrays of this format have.
+        What arrays have that hold numbers of this format while they are computed with.
+    storage, complex_storage : numpy.dtype
+        What arrays have that store them. Where NumPy has no complex type for them, complex numbers
+        are pairs with the fields "real" and "imag".
+    scaled : bool
+        Whether a tile is stored as its product with a power of two, because the format's range is
+        narrow.
+    working : str
+        The format in which tiles of this one are updated.
     """
 
     name: str
@@ -38,12 +51,30 @@ class Format:
     min_normal: float
     min_subnormal: float
     max: float
+    overflow: float
     real: np.dtype[Any]
     complex: np.dtype[Any]
+    storage: np.dtype[Any]
+    complex_storage: np.dtype[Any]
+    scaled: bool
+    working: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a stored real number; a complex one takes twice as many."""
+        return self.storage.itemsize
 
 
-def _ieee(name: str, t: int, emax: int, real: str, complex_: str) -> Format:
-    """Return the IEEE 754 format with `t` significand bits and largest exponent `emax`."""
+def _format(
+    name: str,
+    t: int,
+    emax: int,
+    storage: DTypeLike,
+    scaled: bool = False,
+) -> Format:
+    """Return the format with `t` bits of significand and exponents from ``1 - emax`` to `emax`."""
+    stored = np.dtype(storage)
+    real, complex = ("float64", "complex128") if t > 24 else ("float32", "complex64")
     return Format(
         name=name,
         t=t,
@@ -51,19 +82,45 @@ def _ieee(name: str, t: int, emax: int, real: str, complex_: str) -> Format:
         min_normal=2.0 ** (1 - emax),
         min_subnormal=2.0 ** (2 - emax - t),
         max=(2.0 - 2.0 ** (1 - t)) * 2.0**emax,
+        overflow=math.inf,
         real=np.dtype(real),
-        complex=np.dtype(complex_),
+        complex=np.dtype(complex),
+        storage=stored,
+        complex_storage=np.dtype(
+            complex if stored == real else [("real", stored), ("imag", stored)]
+        ),
+        scaled=scaled,
+        working="fp64" if t > 24 else "fp32",
     )
 
 
-FORMATS: dict[str, Format] = {
-    "fp64": _ieee("fp64", 53, 1023, "float64", "complex128"),
-    "fp32": _ieee("fp32", 24, 127, "float32", "complex64"),
-}
-"""The formats that have kernels, by name, the widest first."""
+_KNOWN = (
+    _format("fp64", 53, 1023, "float64"),
+    _format("fp32", 24, 127, "float32"),
+    _format("fp24", 16, 127, "V3"),
+    _format("tf32", 11, 127, "float32"),
+    _format("fp16", 11, 15, "float16", scaled=True),
+    _format("bf16", 8, 127, ml_dtypes.bfloat16),
+    # The flavour of the Open Compute Project: all ones is the only nan, and the other patterns of
+    # the largest exponent are numbers.
+    replace(
+        _format("fp8_e4m3", 4, 7, ml_dtypes.float8_e4m3fn, scaled=True),
+        max=448.0,
+        overflow=math.nan,
+    ),
+    _format("fp8_e5m2", 3, 15, ml_dtypes.float8_e5m2, scaled=True),
+)
+
+FORMATS: dict[str, Format] = {format.name: format for format in _KNOWN}
+"""The formats of tiles by name, those with more bits of significand first.
+
+fp24 is the upper three bytes of a float32; fp8 is that of the Open Compute Project, e4m3 "fn".
+"""
 
 _BY_DTYPE = {
-    dtype: format for format in FORMATS.values() for dtype in (format.real, format.complex)
+    dtype: FORMATS[name]
+    for name in ("fp64", "fp32")
+    for dtype in (FORMATS[name].real, FORMATS[name].complex)
 }
 
 
@@ -92,8 +149,22 @@ def format_of(dtype: DTypeLike) -> Format:
         raise ValueError(f"dtype is {dtype!r}; allowed: {allowed}") from None
 
 
+def get_format(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises
+    ------
+    ValueError
+        When no format has this name.
+    """
+    try:
+        return FORMATS[name]
+    except (KeyError, TypeError):
+        raise ValueError(f"format is {name!r}; allowed: {', '.join(FORMATS)}") from None
+
+
 def dtype_of(format: str, complex: bool = False) -> np.dtype[Any]:
-    """Return the dtype of the real (or complex) numbers of a format.
+    """Return the dtype in which real (or complex) numbers of a format are held to compute.
 
     Parameters
     ----------
@@ -106,11 +177,13 @@ def dtype_of(format: str, complex: bool = False) -> np.dtype[Any]:
     ------
     ValueError
         When no format has this name.
+
+    Examples
+    --------
+    >>> dtype_of("bf16")
+    dtype('float32')
     """
-    try:
-        found = FORMATS[format]
-    except (KeyError, TypeError):
-        raise ValueError(f"format is {format!r}; allowed: {', '.join(FORMATS)}") from None
+    found = get_format(format)
     return found.complex if complex else found.real
 
 

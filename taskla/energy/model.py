@@ -17,8 +17,8 @@ from taskla.formats import FORMATS
 
 __all__ = ["Figure", "Model", "Static"]
 
-#: Bits of the significand, the implicit one included, of formats that have no kernels here.
-_BITS = {"tf32": 11, "fp16": 11, "bf16": 8, "fp8": 4, "fp8_e4m3": 4, "fp8_e5m2": 3}
+#: Bits of the significand, the implicit one included, of formats that tiles do not have here.
+_BITS = {"fp8": 4}
 
 
 class Figure(NamedTuple):
