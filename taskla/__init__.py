@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         symm as symm,
     )
     from taskla.matrix import TiledMatrix as TiledMatrix
+    from taskla.precision import PrecisionMap as PrecisionMap
 else:
     # Hidden from type checkers, which would otherwise take any misspelt name for an attribute.
     from importlib import import_module
@@ -70,6 +71,7 @@ else:
         " posv potrf potri potrs syrk trmm trsm trtri",
         "linalg": "cho_factor cho_solve cholesky det inv lu lu_factor lu_solve matmul norm slogdet"
         " solve solve_triangular symm",
+        "precision": "PrecisionMap",
     }
     _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 

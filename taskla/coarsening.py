@@ -10,7 +10,9 @@ that it was given. Tile tasks are joined when they
   update of its own column.
 
 They are not joined where another rank waits for what was made so far, or where that would close a
-circle. A factorisation of N tile columns has O(N^2) such tasks a rank row, not O(N^3).
+circle. What is one call but for the number formats of its tiles, and their conversions, is joined
+all the same: other ranks wait for all of it. A factorisation of N tile columns has O(N^2) such
+tasks a rank row, not O(N^3).
 
 References
 ----------
@@ -38,6 +40,9 @@ __all__ = ["INITIAL", "Coarse", "Joined", "Kept", "coarsen"]
 INITIAL = -1
 
 Int64 = NDArray[np.int64]
+
+#: From one number format to another: they belong to the call before.
+_CONVERSIONS = ("round", "lag2")
 
 
 @dataclass
@@ -162,6 +167,8 @@ class _Blocks:
         self.step = np.where(
             iteration < 0, -1 - self._call[first], -(-iteration // window)
         ).tolist()
+        self.iteration = iteration.tolist()
+        self.kind = [graph.kinds[number] for number in graph.kind[first].tolist()]
         self.reads, self.writes, self.exports = self._accesses()
 
     def _dependent_calls(self) -> NDArray[np.bool_]:
@@ -227,17 +234,24 @@ def _strips(graph: TaskGraph, rowwise: Collection[int]) -> Int64:
 
 
 def _origin(grid: Grid, grids: Collection[Grid]) -> Grid:
-    """Return the matrix that scratch is a part of: by its name if there are several."""
-    if not grid.scratch:
+    """Return the matrix that scratch is a part of: by its name if there are several.
+
+    Of a matrix with a grid for each number format it is the first of these: "A:fp64" for all of
+    "A:fp16", "A>fp16" and so on.
+    """
+    stem, colon, _ = grid.name.partition(":")
+    if not (grid.scratch or colon):
         return grid
     alike = [
         other
         for other in grids
         if not other.scratch and (other.m, other.n, other.nb) == (grid.m, grid.n, grid.nb)
     ]
-    return next(
-        (other for other in alike if grid.name.startswith(other.name)), alike[0] if alike else grid
-    )
+    stems = [other.name.partition(":")[0] for other in alike]
+    if not grid.scratch:
+        return alike[stems.index(stem)]
+    named = (other for other, start in zip(alike, stems, strict=True) if stem.startswith(start))
+    return next(named, alike[0] if alike else grid)
 
 
 def _grouped(count: int, block: Int64, *columns: Int64) -> list[list[tuple[int, ...]]]:
@@ -261,6 +275,8 @@ class _Joining:
         #: the least level of those that wait for a task
         self._ceiling: list[float] = []
         self._step: list[int] = []
+        #: of each task with number formats: the iteration and operation that it was given last
+        self._call: list[tuple[int, str] | None] = []
         #: of each task: the block that wrote the version of a tile that it has
         self._current: list[dict[int, int]] = []
         self._of_block: list[int] = []
@@ -284,7 +300,8 @@ class _Joining:
     def _fits(self, block: int, task: int) -> bool:
         """Whether a block may join a task."""
         joined, current = self._joined[task], self._current[task]
-        if joined.exported:
+        along = self._is_one_call(block, task)
+        if joined.exported and not along:
             return False
         level, new_input = 0, False
         for tile, writer, maker in self._makers(block):
@@ -293,9 +310,8 @@ class _Joining:
             if maker != task:
                 new_input |= tile not in current
                 level = max(level, self._level[maker] + 1 if maker >= 0 else 0)
-        if self._blocks.step[block] != self._step[task] and (
-            new_input or self._ceiling[task] < np.inf
-        ):
+        other_step = self._blocks.step[block] != self._step[task] and not along
+        if other_step and (new_input or self._ceiling[task] < np.inf):
             return False
         if level >= self._ceiling[task]:
             return False
@@ -305,12 +321,20 @@ class _Joining:
                 return False
         return True
 
+    def _is_one_call(self, block: int, task: int) -> bool:
+        """Whether a block is what a task was given last but for the number formats."""
+        last, kind = self._call[task], self._blocks.kind[block]
+        if last is None or kind.precision is None or last[0] != self._blocks.iteration[block]:
+            return False
+        return kind.operation in (last[1], *_CONVERSIONS)
+
     def _new(self, block: int, key: tuple[int, int]) -> int:
         task = len(self._joined)
         self._joined.append(Joined(key[0], key))
         self._level.append(0)
         self._ceiling.append(np.inf)
         self._step.append(self._blocks.step[block])
+        self._call.append(None)
         self._current.append({})
         self._last[key] = task
         return task
@@ -335,6 +359,9 @@ class _Joining:
         joined.tasks += self._blocks.tasks[block].tolist()
         joined.exported |= self._blocks.exports[block]
         self._step[task] = self._blocks.step[block]
+        kind = self._blocks.kind[block]
+        if kind.precision is not None and kind.operation not in _CONVERSIONS:
+            self._call[task] = self._blocks.iteration[block], kind.operation
         self._of_block.append(task)
 
     # -- what becomes of tiles ---------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Exchange:
     reader : (m,) int64 array
         The last task that waits for it.
     nbytes : (m,) int64 array
-        Bytes of the tile.
+        Bytes of the tile, in its format.
     pivoting : (m,) bool array
         Whether it is for a task that looks for pivots or interchanges rows.
 
@@ -161,7 +161,7 @@ class Exchange:
         for grid in graph.grids:
             mine = (self.tile >= grid.base) & (self.tile < grid.end)
             rows, columns = grid.shapes(self.tile[mine])
-            self.nbytes[mine] = rows * columns * grid.dtype.itemsize
+            self.nbytes[mine] = rows * columns * grid.itemsize
         self._access, self._message = order[away], message
         self.priority = np.full(unique.size, -np.inf)
         np.maximum.at(self.priority, message, graph.priorities()[task[away]])

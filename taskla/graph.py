@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import dependencies
+from taskla.formats import FORMATS, format_of
 from taskla.operations import OPERATIONS, Access, Operation
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class Grid:
         Whether the engine provides the tiles, zero at first, rather than the caller.
     everywhere : bool
         Whether every rank has all of it, before and after: pivots, shares of a norm.
+    format : str, optional
+        The number format of the tiles, where `dtype` only holds its numbers: "fp16" in float32.
+        Default: that of `dtype`.
     """
 
     name: str
@@ -49,6 +53,26 @@ class Grid:
     base: int = 0
     scratch: bool = False
     everywhere: bool = False
+    format: str | None = None
+
+    @property
+    def matrix(self) -> str:
+        """Name of the matrix that the tiles belong to, of which this grid may be one format."""
+        return self.name if self.format is None else self.name.partition(":")[0]
+
+    @property
+    def format_name(self) -> str:
+        """Name of the number format of the tiles; where they hold integers, of the data type."""
+        if self.format is not None:
+            return self.format
+        return format_of(self.dtype).name if self.dtype.kind in "fc" else self.dtype.name
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number where it is stored or sent."""
+        if self.format is None:
+            return self.dtype.itemsize
+        return FORMATS[self.format].storage.itemsize * (2 if self.dtype.kind == "c" else 1)
 
     @property
     def mt(self) -> int:

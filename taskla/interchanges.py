@@ -11,8 +11,6 @@ LAPACK dlaswp; ScaLAPACK pdlaswp, which does the same row by row.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from taskla.graph import Kind
@@ -85,11 +83,9 @@ class _Columns:
         self.draft.dropped.append(task)
         steps = range(len(pivots))
         for k in steps if forward else reversed(steps):
-            self._step(task, (pivots[k],), column[k:], forward, kind.dtype)
+            self._step(task, (pivots[k],), column[k:], forward, kind)
 
-    def _step(
-        self, task: int, pivots: Tiles, column: list[int], forward: bool, dtype: np.dtype[Any]
-    ) -> None:
+    def _step(self, task: int, pivots: Tiles, column: list[int], forward: bool, of: Kind) -> None:
         """Apply the interchanges of one panel to a tile column from its row on."""
         grid = self._graph.grid_of(column[0])
         i, _ = grid.coordinates(column)
@@ -100,14 +96,15 @@ class _Columns:
             home = int(self._owner[tile])
             own[home] = (*own.get(home, ()), tile)
         if len(own) == 1:
-            whole = Kind("laswp", (first[top], forward), dtype)
+            whole = Kind("laswp", (first[top], forward), of.dtype, of.precision)
             self.draft.insert(Insertion(task, INSTEAD, whole, (pivots, tuple(column))), root)
             return
         common = first[top], grid.nb, forward
         head = (first[top],)
 
         def add(operation: str, params: tuple[object, ...], rank: int, *operands: Tiles) -> None:
-            kind = Kind(operation, (*common, *params), dtype)
+            # tiles of a column may be of several formats
+            kind = Kind(operation, (*common, *params), of.dtype, of.precision)
             self.draft.insert(Insertion(task, INSTEAD, kind, (pivots, *operands)), rank)
 
         rows = {rank: tuple(first[tile] for tile in tiles) for rank, tiles in own.items()}

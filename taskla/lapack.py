@@ -8,11 +8,13 @@ otherwise, and for shapes that do not fit, `ValueError` says what is wrong.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from taskla import accuracy
 from taskla.algorithms import (
     getrf as _getrf,
     getri as _getri,
@@ -41,6 +43,8 @@ from taskla.operands import (
     stored_triangle,
 )
 from taskla.programs import Layout
+from taskla.refinement import RefinementInfo, full as full_precision, low_format
+from taskla.refinement_tiled import Factor, Solve, refined, refuse_dask
 
 __all__ = [
     "gemm",
@@ -73,7 +77,7 @@ Pivots = NDArray[np.int32]
 # -- Cholesky --------------------------------------------------------------------------------------
 
 
-def potrf(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+def potrf(A: TiledMatrix, uplo: str | None = None, *, estimate: bool = False) -> TiledMatrix:
     """Cholesky factorisation A = L L^H (lower) or U^H U (upper), in place.
 
     Parameters
@@ -81,6 +85,10 @@ def potrf(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
     A : TiledMatrix
         (n, n), symmetric or Hermitian positive definite; only the triangle `uplo` is used.
     uplo : str, optional
+    estimate : bool, default False
+        Whether to estimate the error ``||A - L L^H||_F / ||A||_F`` of the factorisation and of the
+        formats that an adaptive map gave the tiles, in ``A.accuracy``: three passes over the
+        matrix.
 
     Returns
     -------
@@ -97,10 +105,13 @@ def potrf(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
     LAPACK dpotrf.
     """
     square(A=A)
-    params: tuple[str | int, ...] = (stored_triangle(A, uplo),)
+    letter = stored_triangle(A, uplo)
+    params: tuple[str | int, ...] = (letter,)
     if A.slices > 1:
         params += (A.slices,)
+    before = accuracy.probe(A, estimate)
     run(_potrf.potrf, [A], layouts(("A",), A=A), params)
+    accuracy.after_cholesky(A, before, letter)
     return A
 
 
@@ -118,20 +129,66 @@ def potrs(A: TiledMatrix, B: TiledMatrix, uplo: str | None = None) -> TiledMatri
     return B
 
 
-def posv(A: TiledMatrix, B: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
+@overload
+def posv(
+    A: TiledMatrix, B: TiledMatrix, uplo: str | None = None, *, precision: None = None
+) -> TiledMatrix: ...
+@overload
+def posv(
+    A: TiledMatrix, B: TiledMatrix, uplo: str | None = None, *, precision: str
+) -> RefinementInfo: ...
+def posv(
+    A: TiledMatrix, B: TiledMatrix, uplo: str | None = None, *, precision: str | None = None
+) -> TiledMatrix | RefinementInfo:
     """Solve A X = B with a positive definite A; A becomes its factor and B, (n, nrhs), X.
 
-    Returns B. Raises `numpy.linalg.LinAlgError` if a leading minor is not positive definite.
+    Parameters
+    ----------
+    A : TiledMatrix
+        (n, n), symmetric or Hermitian positive definite; only the triangle `uplo` is used.
+    B : TiledMatrix
+    uplo : str, optional
+    precision : {None, "fp64", "fp32", "bf16", "fp16"}, optional
+        As of `gesv`.
+
+    Returns
+    -------
+    TiledMatrix, or RefinementInfo
+        B; with `precision` how it was solved.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If a leading minor is not positive definite.
+    ValueError, NotImplementedError
+        As of `gesv`.
 
     References
     ----------
-    LAPACK dposv.
+    LAPACK dposv; with `precision` dsposv, zcposv.
     """
     square(A=A)
     full(B=B)
     match("(rows as A)", (A.n, B.n), B=B)
-    run(_posv.posv, [A, B], layouts(("A", "B"), A=A, B=B), (stored_triangle(A, uplo),))
-    return B
+    shapes, letter = layouts(("A", "B"), A=A, B=B), stored_triangle(A, uplo)
+    low = low_format(precision, A.dtype)
+    info = full_precision(A.dtype, precision)
+    if low is not None:
+        refuse_dask(low, A, B)
+        info = refined(A, B, low, cholesky_solver(letter), uplo=letter).info
+    if low is None or info.solver == "full":
+        run(_posv.posv, [A, B], shapes, (letter,))
+    return B if precision is None else info
+
+
+def cholesky_solver(uplo: str) -> Factor:
+    """Return what factors a matrix by Cholesky and solves with the factor, for refinement."""
+
+    def factor(A: TiledMatrix) -> Callable[[TiledMatrix], Solve]:
+        potrf(A, uplo)
+        return lambda factors: lambda X, _: potrs(factors, X, uplo)
+
+    return factor
 
 
 def potri(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
@@ -163,7 +220,7 @@ def lauum(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
 # -- LU --------------------------------------------------------------------------------------------
 
 
-def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
+def getrf(A: TiledMatrix, pivot: Pivot = "partial", *, estimate: bool = False) -> Pivots:
     """LU factorisation P A = L U, in place.
 
     Parameters
@@ -173,6 +230,8 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
     pivot : {"partial", "tournament", "none"}
         Partial pivoting gives LAPACK's pivots. Tournament pivoting (CALU) chooses a panel's pivot
         rows by a reduction over its tiles. "none" is for matrices known to allow it.
+    estimate : bool, default False
+        Whether to estimate the error ``||P A - L U||_F / ||A||_F``: see `potrf`.
 
     Returns
     -------
@@ -195,9 +254,12 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         raise ValueError(f"pivot must be 'partial', 'tournament' or 'none', not {pivot!r}")
     shapes = layouts(("A",), A=A)
     k = min(A.m, A.n)
+    before = accuracy.probe(A, estimate)
     if pivot == "none":
         run(_getrf.getrf_nopiv, [A], shapes)
-        return np.arange(k, dtype=np.int32)
+        piv: Pivots = np.arange(k, dtype=np.int32)
+        accuracy.after_lu(A, before, piv)
+        return piv
     column, pivots = pivot_column(k, A)
     if pivot == "partial":
         run(_getrf.getrf, [A, column], (*shapes, pivots))
@@ -205,7 +267,8 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         candidates = shapes[0]._replace(name="C", scratch=True)
         rows = Layout(A.m, 1, A.nb, np.dtype(np.int64), "R", scratch=True)
         run(_getrf.getrf_tntpiv, [A, column], (*shapes, pivots, candidates, rows))
-    piv: Pivots = column.from_zero()
+    piv = column.from_zero()
+    accuracy.after_lu(A, before, piv)
     return piv
 
 
@@ -241,10 +304,35 @@ def getrs(A: TiledMatrix, piv: Any, B: TiledMatrix, trans: str = "N") -> TiledMa
     return B
 
 
-def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
-    """Solve A X = B; A becomes its LU factors and B, (n, nrhs), X. Returns the pivots.
+@overload
+def gesv(
+    A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial", *, precision: None = None
+) -> Pivots: ...
+@overload
+def gesv(
+    A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial", *, precision: str
+) -> RefinementInfo: ...
+def gesv(
+    A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial", *, precision: str | None = None
+) -> Pivots | RefinementInfo:
+    """Solve A X = B; A becomes its LU factors and B, (n, nrhs), X.
 
-    `pivot` is that of `getrf`.
+    Parameters
+    ----------
+    A : TiledMatrix
+        (n, n). With `precision` it stays as it is where refinement converges, as in LAPACK.
+    B : TiledMatrix
+    pivot : {"partial", "tournament", "none"}
+        That of `getrf`.
+    precision : {None, "fp64", "fp32", "bf16", "fp16"}, optional
+        Factor a copy of A in this format, refine X to double precision, and where that fails factor
+        A itself in double precision. "fp64" does that at once. Whole right-hand sides are on all
+        ranks meanwhile.
+
+    Returns
+    -------
+    (n,) int32 array, or RefinementInfo
+        The pivots; with `precision` how X was found, of which LAPACK returns ``iter``.
 
     Raises
     ------
@@ -252,27 +340,63 @@ def gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot = "partial") -> Pivots:
         If a pivot is exactly zero, whatever the choice of pivots; `pivot` of the error is its
         position on the diagonal, counted from 1. B is then as it was. It is a
         `numpy.linalg.LinAlgError`.
+    ValueError
+        When `precision` is unknown, or lower than that of A where A is in single precision.
+    NotImplementedError
+        For a lower precision on Dask.
+
+    See Also
+    --------
+    taskla.refinement.refine : How.
 
     References
     ----------
-    LAPACK dgesv.
+    LAPACK dgesv; with `precision` dsgesv, zcgesv.
     """
     square(A=A)
     full(A=A, B=B)
     match("(rows as A)", (A.n, B.n), B=B)
     # before A is overwritten
     layouts(("A", "B"), A=A, B=B)
+    if precision is None:
+        return _gesv(A, B, pivot)
+    low = low_format(precision, A.dtype)
+    info = full_precision(A.dtype, precision)
+    if low is not None:
+        refuse_dask(low, A, B)
+        info = refined(A, B, low, lu_solver(pivot)).info
+    if info.solver == "full":
+        _gesv(A, B, pivot)
+    return info
+
+
+def _gesv(A: TiledMatrix, B: TiledMatrix, pivot: Pivot) -> Pivots:
     piv = getrf(A, pivot)
     if hasattr(A, "guard_diagonal"):
         # nothing is computed yet: tasks are to look
         A.guard_diagonal("pivot")
         getrs(A, piv, B)
         return piv
+    _refuse_singular(A)
+    getrs(A, piv, B)
+    return piv
+
+
+def _refuse_singular(A: TiledMatrix) -> None:
     zeros = np.flatnonzero(diagonal(A) == 0)
     if zeros.size:
         raise SingularMatrixError(int(zeros[0]) + 1)
-    getrs(A, piv, B)
-    return piv
+
+
+def lu_solver(pivot: Pivot) -> Factor:
+    """Return what factors a matrix by LU and solves with the factors, for refinement."""
+
+    def factor(A: TiledMatrix) -> Callable[[TiledMatrix], Solve]:
+        piv = getrf(A, pivot)
+        _refuse_singular(A)
+        return lambda factors: lambda X, trans: getrs(factors, piv, X, trans)
+
+    return factor
 
 
 def getri(A: TiledMatrix, X: TiledMatrix) -> TiledMatrix:

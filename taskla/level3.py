@@ -15,7 +15,18 @@ from taskla.algorithms import (
 )
 from taskla.flow import TaskFlow, Tiles
 from taskla.matrix import TiledMatrix
-from taskla.operands import choice, full, layouts, match, run, scalar, square, stored_triangle
+from taskla.operands import (
+    choice,
+    full,
+    layouts,
+    match,
+    products_map,
+    run,
+    scalar,
+    square,
+    stored_triangle,
+)
+from taskla.precision import PrecisionMap
 
 __all__ = ["gemm", "hemm", "herk", "symm", "syrk", "trmm", "trsm"]
 
@@ -52,6 +63,7 @@ def gemm(
     transa: str = "N",
     transb: str = "N",
     stationary: str = "C",
+    precision: PrecisionMap | str | None = None,
 ) -> TiledMatrix:
     """C := alpha op(A) op(B) + beta C. Returns C.
 
@@ -63,6 +75,10 @@ def gemm(
     transa, transb : {"N", "T", "C"}
     stationary : {"C", "A", "B"}
         The matrix whose tiles stay on their ranks; with A or B, C is summed up from partial sums.
+    precision : PrecisionMap or str, optional
+        The formats that products of tiles are made in: one, or "adaptive:1e-6" for each the lowest
+        with which ``||C^ - C||_F`` stays within the tolerance of ``|alpha| ||A||_F ||B||_F``. Sums
+        are in fp32 for these, and in the format of C for others.
 
     References
     ----------
@@ -75,7 +91,8 @@ def gemm(
     match("(as op(A) op(B) asks)", (k, n) if transb == "N" else (n, k), B=B)
     match("(rows as op(A), columns as op(B))", (m, n), C=C)
     params = (transa, transb, scalar(alpha, C), scalar(beta, C), stationary)
-    run(_gemm_program, [A, B, C], layouts(("C",), A=A, B=B, C=C), params)
+    chosen = products_map(precision, stationary)
+    run(_gemm_program, [A, B, C], layouts(("C",), A=A, B=B, C=C), params, chosen)
     return C
 
 
@@ -89,18 +106,21 @@ def symm(
     C: TiledMatrix,
     *,
     stationary: str = "C",
+    precision: PrecisionMap | str | None = None,
 ) -> TiledMatrix:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A symmetric. Returns C.
 
     Only the triangle `uplo` of A is read. `stationary` is the matrix whose tiles stay on their
-    ranks, "C" or "A"; with A, C is summed up from partial sums.
+    ranks, "C" or "A"; with A, C is summed up from partial sums. `precision` is that of `gemm`.
 
     References
     ----------
     BLAS dsymm.
     """
-    program = {"C": _symm.symm, "A": _symm_a.symm_a}[choice("stationary", stationary, "CA")]
-    return _symmetric(program, side, uplo, alpha, A, B, beta, C)
+    stationary = choice("stationary", stationary, "CA")
+    program = {"C": _symm.symm, "A": _symm_a.symm_a}[stationary]
+    products = products_map(precision, stationary)
+    return _symmetric(program, side, uplo, alpha, A, B, beta, C, products)
 
 
 def hemm(
@@ -113,17 +133,20 @@ def hemm(
     C: TiledMatrix,
     *,
     stationary: str = "C",
+    precision: PrecisionMap | str | None = None,
 ) -> TiledMatrix:
     """C := alpha A B + beta C (side L) or alpha B A + beta C (side R), A Hermitian. Returns C.
 
-    `stationary` is that of `symm`.
+    `stationary` and `precision` are those of `symm`.
 
     References
     ----------
     BLAS zhemm.
     """
-    program = {"C": _symm.hemm, "A": _symm_a.hemm_a}[choice("stationary", stationary, "CA")]
-    return _symmetric(program, side, uplo, alpha, A, B, beta, C)
+    stationary = choice("stationary", stationary, "CA")
+    program = {"C": _symm.hemm, "A": _symm_a.hemm_a}[stationary]
+    products = products_map(precision, stationary)
+    return _symmetric(program, side, uplo, alpha, A, B, beta, C, products)
 
 
 def _symmetric(
@@ -135,6 +158,7 @@ def _symmetric(
     B: TiledMatrix,
     beta: Any,
     C: TiledMatrix,
+    precision: PrecisionMap | None,
 ) -> TiledMatrix:
     side = choice("side", side, "LR")
     square(A=A)
@@ -142,7 +166,8 @@ def _symmetric(
     match("(as A and C ask)", (A.n, C.n) if side == "L" else (C.m, A.n), B=B)
     match("(as B)", (B.m, B.n), C=C)
     params = (side, stored_triangle(A, uplo), scalar(alpha, C), scalar(beta, C))
-    run(algorithm, [A, B, C], layouts(("C",), A=A, B=B, C=C), params)
+    shapes = layouts(("C",), A=A, B=B, C=C)
+    run(algorithm, [A, B, C], shapes, params, precision)
     return C
 
 

@@ -13,7 +13,8 @@ from taskla import matrix_files
 from taskla.distributions import Distribution
 from taskla.formats import dtype_of, format_of, working_dtype
 from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_place import dask_maker, owners_of_new, place
+from taskla.matrix_mixed import mixed_store
+from taskla.matrix_place import ALONE, dask_maker, owners_of_new, place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
     allocate,
@@ -23,6 +24,7 @@ from taskla.matrix_store import (
     triangle_name,
 )
 from taskla.matrix_tiles import StoredTiles, tiles_of
+from taskla.precision import Precision, precision_map
 from taskla.tile import Order
 
 __all__ = ["BlockFunction", "TiledMatrix", "generate"]
@@ -81,6 +83,7 @@ class TiledMatrix(StoredTiles):
         uplo: str | None = None,
         copy: bool | None = None,
         *,
+        precision: Precision | None = None,
         distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
@@ -107,7 +110,8 @@ class TiledMatrix(StoredTiles):
         ------
         ValueError
             When `a` is not 2-D, is masked or has an unsupported dtype; when `uplo` is given and `a`
-            is not square; when `copy` is False and a copy is needed.
+            is not square; when `copy` is False and a copy is needed; when `precision` is adaptive
+            and `a` is not finite.
         """
         if not (copy is None or isinstance(copy, bool)):
             raise ValueError(f"copy is {copy!r}; allowed: None, True, False")
@@ -123,6 +127,14 @@ class TiledMatrix(StoredTiles):
             raise ValueError(f"copy is False and a copy of a is needed: {why}")
         if place().ranks > 1 and copy is False:
             raise ValueError("copy is False; a rank copies its tiles of an array")
+        if precision is not None:
+            if copy is False:
+                raise ValueError("copy is False; tiles with a precision are copies")
+
+            def part(i: int, j: int) -> NDArray[Any]:
+                return array[layout.rows(i), layout.cols(j)]
+
+            return cls._mixed(part, layout, dtype, precision, distribution, map_tiles)
         if (maker := place().maker) is not None:
             if copy is False:
                 raise ValueError("copy is False; workers get copies of an array's tiles")
@@ -146,6 +158,7 @@ class TiledMatrix(StoredTiles):
         dtype: DTypeLike = "float64",
         uplo: str | None = None,
         *,
+        precision: Precision | None = None,
         distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
@@ -162,6 +175,8 @@ class TiledMatrix(StoredTiles):
             As for `from_array`.
         dtype : dtype-like
             float32, float64, complex64 or complex128.
+        precision
+            As for `from_array`. An adaptive map has `f` called twice a tile, for norms first.
         distribution : str or Distribution, optional
             Of the tiles over the ranks, by name or as an object. Default: that of the engine.
         map_tiles : callable, optional
@@ -180,10 +195,18 @@ class TiledMatrix(StoredTiles):
         >>> float(hilbert.to_array()[3, 1])
         0.2
         """
-        if (maker := place().maker) is not None:
+        maker = place().maker
+        if precision is not None and maker is None:
+            checked, layout = _asked(shape, nb, dtype, uplo)
+
+            def part(i: int, j: int) -> NDArray[Any]:
+                return function_block(f, layout, i, j)
+
+            return cls._mixed(part, layout, checked, precision, distribution, map_tiles)
+        if maker is not None:
             checked, layout = _asked(shape, nb, dtype, uplo)
             made: TiledMatrix = maker.from_function(f, layout, checked, distribution)
-            return made
+            return made if precision is None else made.with_precision(precision)
         matrix = cls._make(shape, nb, dtype, uplo, "F", np.empty, distribution)
         each_tile(matrix.own_tiles(), lambda i, j: generate(matrix, i, j, f), map_tiles)
         return matrix
@@ -195,6 +218,7 @@ class TiledMatrix(StoredTiles):
         nb: int | None = None,
         uplo: str | None = None,
         *,
+        precision: Precision | None = None,
         distribution: str | Distribution | None = None,
     ) -> TiledMatrix:
         """Take the chunks of a Dask array for tiles; nothing is computed or moved.
@@ -209,6 +233,9 @@ class TiledMatrix(StoredTiles):
             too few for the workers, else one that gives each worker a few tile columns.
         uplo : {None, "lower", "upper", "L", "U"}
             Use this triangle of a square `x` only; the chunks of the other are not computed.
+        precision
+            As for `from_array`. For an adaptive map the norms of the tiles are computed at once,
+            and the chunks once more later unless they are persisted.
         distribution : str or Distribution, optional
             Of the tiles over the workers. Default: that of the engine.
 
@@ -226,7 +253,8 @@ class TiledMatrix(StoredTiles):
             When it has other than one or two dimensions, or chunks of unknown size; when an
             argument is not allowed.
         """
-        return dask_maker().matrix(x, nb, uplo, distribution)  # type: ignore[no-any-return]
+        made: TiledMatrix = dask_maker().matrix(x, nb, uplo, distribution)
+        return made if precision is None else made.with_precision(precision)
 
     @classmethod
     def random(
@@ -238,6 +266,7 @@ class TiledMatrix(StoredTiles):
         *,
         seed: int = 0,
         kind: Kind = "general",
+        precision: Precision | None = None,
         distribution: str | Distribution | None = None,
         map_tiles: MapTiles | None = None,
     ) -> TiledMatrix:
@@ -245,7 +274,7 @@ class TiledMatrix(StoredTiles):
 
         Parameters
         ----------
-        shape, nb, dtype, uplo, distribution, map_tiles
+        shape, nb, dtype, uplo, precision, distribution, map_tiles
             As for `from_function`.
         seed : int, default 0
             0 <= seed < 2**64.
@@ -267,7 +296,7 @@ class TiledMatrix(StoredTiles):
         def block(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
             return random_block(seed, rows, cols, dtype, kind, n)
 
-        how = {"distribution": distribution, "map_tiles": map_tiles}
+        how = {"precision": precision, "distribution": distribution, "map_tiles": map_tiles}
         return cls.from_function(block, shape, layout.nb, dtype, uplo, **how)  # type: ignore[arg-type]
 
     @classmethod
@@ -434,23 +463,79 @@ class TiledMatrix(StoredTiles):
         arrays = allocate_own(layout, own, checked, how, here.memory)
         return cls(layout, checked, arrays, owners, here.rank)
 
+    @classmethod
+    def _mixed(
+        cls,
+        block: Callable[[int, int], NDArray[Any]],
+        layout: Layout,
+        dtype: np.dtype[Any],
+        precision: Precision,
+        distribution: str | Distribution | None,
+        map_tiles: MapTiles | None,
+    ) -> TiledMatrix:
+        """Return a matrix whose tiles have formats of their own."""
+        here = place()
+        chosen = precision_map(precision)
+        if here.maker is not None:
+            made: TiledMatrix = here.maker.from_tiles(
+                block, layout, dtype, chosen, distribution, map_tiles
+            )
+            return made
+        owners = owners_of_new(distribution)
+        own = list(layout.tiles()) if owners is None else tiles_of(layout, owners, here.rank)
+        ranks = ALONE if owners is None else here.collectives
+        store = mixed_store(chosen, layout, dtype, own, block, ranks, map_tiles)
+        return cls(layout, dtype, store, owners, 0 if owners is None else here.rank)
+
     def astype(self, dtype: DTypeLike) -> TiledMatrix:
-        """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real."""
+        """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real.
+
+        Tiles that have formats of their own are all of this dtype in the copy.
+        """
         result = self.like(dtype)
         for i, j in self.own_tiles():
             result.put(i, j, self.tile(i, j).array)
         return result
 
     def copy(self) -> TiledMatrix:
-        """Return a copy, as `like` lays it out."""
+        """Return a copy, as `like` lays it out; tiles keep their formats."""
+        if self.mixed is not None:
+            store = self.mixed.copy()
+            return type(self)(self.layout, self.dtype, store, self.distribution, self._rank)
         return self.astype(self.dtype)
+
+    def with_precision(
+        self, precision: Precision, *, map_tiles: MapTiles | None = None
+    ) -> TiledMatrix:
+        """Return a copy whose tiles have the number formats that a map gives them.
+
+        Parameters
+        ----------
+        precision, map_tiles
+            As for `from_array`.
+
+        Raises
+        ------
+        ValueError
+            When an argument is not allowed, or `precision` is adaptive and there are infs or NaNs.
+
+        Examples
+        --------
+        >>> A = TiledMatrix.random((6, 6), nb=2, kind="spd", uplo="lower")
+        >>> A.with_precision("fp64:1,fp16:rest").nbytes, A.nbytes
+        (120, 192)
+        """
+        return self._mixed(
+            self.block, self.layout, self.dtype, precision, self.distribution, map_tiles
+        )
 
     def redistribute(self, distribution: str | Distribution) -> TiledMatrix:
         """Return a copy with other owners; on one rank, a copy.
 
         All ranks call this. A tile whose owner changes travels once, from the one to the other; no
         rank holds more than the engine's window beside the two matrices. What each rank has whole
-        is cut, and nothing travels.
+        is cut, and nothing travels. Tiles that have formats of their own are of `dtype` in the
+        copy.
 
         Parameters
         ----------
@@ -498,6 +583,10 @@ def _zeros(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
 
 def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:
     """Set tile (i, j) of a matrix to ``f(rows, cols)``; checks and raises as `from_function`."""
-    rows, cols = matrix.rows(i), matrix.cols(j)
-    block = f(np.arange(rows.start, rows.stop), np.arange(cols.start, cols.stop))
-    matrix.put(i, j, np.asarray(block))
+    matrix.put(i, j, function_block(f, matrix.layout, i, j))
+
+
+def function_block(f: BlockFunction, layout: Layout, i: int, j: int) -> NDArray[Any]:
+    """Return ``f(rows, cols)`` of tile (i, j)."""
+    rows, cols = layout.rows(i), layout.cols(j)
+    return np.asarray(f(np.arange(rows.start, rows.stop), np.arange(cols.start, cols.stop)))

@@ -73,6 +73,17 @@ class Maker(Protocol):
     def from_array(self, array: Any, layout: Any, dtype: Any, distribution: Any) -> Any:
         """Return a copy of an array."""
 
+    def from_tiles(
+        self,
+        block: Any,
+        layout: Any,
+        dtype: Any,
+        precision: Any,
+        distribution: Any,
+        map_tiles: Any,
+    ) -> Any:
+        """Return a matrix of tiles that are here, in formats of their own."""
+
     def from_dask(self, x: Any, layout: Any, distribution: Any) -> Any:
         """Return the matrix of a Dask array."""
 

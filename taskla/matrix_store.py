@@ -123,8 +123,12 @@ class OwnStore:
 
     def cut(self, i: int, j: int) -> Tile:
         """Return tile (i, j), which must be here, as a view."""
+        return Tile(self.cut_array(i, j))
+
+    def cut_array(self, i: int, j: int) -> NDArray[Any]:
+        """Return the memory of tile (i, j), which must be here, of any data type."""
         strip, begin, end = self._where[i, j]
-        return Tile(strip[:, begin:end] if self._upper else strip[begin:end])
+        return strip[:, begin:end] if self._upper else strip[begin:end]
 
     def __contains__(self, tile: tuple[int, int]) -> bool:
         return tile in self._where

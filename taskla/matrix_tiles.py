@@ -13,8 +13,10 @@ from taskla import matrix_saving
 from taskla.distributions import Distribution
 from taskla.formats import format_of
 from taskla.matrix_layout import Layout, MapTiles, each_tile
+from taskla.matrix_mixed import MixedStore
 from taskla.matrix_place import ALONE, Collectives, place
 from taskla.matrix_store import OwnStore, Store, merge_triangles, set_block, triangle
+from taskla.precision import NAMES, Accuracy, PrecisionMap
 from taskla.tile import Order, Tile
 
 __all__ = ["StoredTiles", "tiles_of"]
@@ -27,7 +29,7 @@ class StoredTiles:
         self,
         layout: Layout,
         dtype: np.dtype[Any],
-        arrays: Sequence[NDArray[Any]],
+        arrays: Sequence[NDArray[Any]] | MixedStore,
         distribution: Distribution | None = None,
         rank: int = 0,
     ) -> None:
@@ -39,8 +41,13 @@ class StoredTiles:
         self.dtype = dtype
         self.distribution = distribution
         self._rank = rank
-        self._store: Store | OwnStore
-        if distribution is None:
+        self._store: Store | OwnStore | MixedStore
+        #: How accurate a factorisation in place has been: see `taskla.precision.Accuracy`.
+        self.accuracy: Accuracy | None = None
+        if isinstance(arrays, MixedStore):
+            self._store = arrays
+            self.nbytes = arrays.nbytes
+        elif distribution is None:
             self._store = Store(layout, arrays)
             self.nbytes = layout.entries * dtype.itemsize
         else:
@@ -55,7 +62,19 @@ class StoredTiles:
     @property
     def format_map(self) -> NDArray[np.str_]:
         """Names of the tiles' formats, shape (mt, nt); a new array."""
+        if isinstance(self._store, MixedStore):
+            return np.array(NAMES)[self._store.codes]
         return np.full((self.mt, self.nt), format_of(self.dtype).name)
+
+    @property
+    def mixed(self) -> MixedStore | None:
+        """The memory of a matrix whose tiles have formats of their own; None for others."""
+        return self._store if isinstance(self._store, MixedStore) else None
+
+    @property
+    def precision(self) -> PrecisionMap | None:
+        """The map that its tiles have their formats from, if they have one."""
+        return self._store.precision if isinstance(self._store, MixedStore) else None
 
     @property
     def owner_map(self) -> NDArray[np.intp]:
@@ -83,7 +102,8 @@ class StoredTiles:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tiles hold addresses, which mean nothing in another process.
-        arrays = self._store.arrays
+        store = self._store
+        arrays = store if isinstance(store, MixedStore) else store.arrays
         return type(self), (self.layout, self.dtype, arrays, self.distribution, self._rank)
 
     # Its tiles ----------------------------------------------------------------------------------
@@ -106,9 +126,12 @@ class StoredTiles:
                     f"tile ({i}, {j}) does not exist; "
                     f"allowed: 0 <= i < {self.mt}, 0 <= j < {self.nt}{limit}"
                 )
-            if isinstance(self._store, OwnStore) and (i, j) not in self._store:
+            if not isinstance(self._store, Store) and (i, j) not in self._store:
                 owner = self.owner_map[i, j]
                 raise IndexError(f"tile ({i}, {j}) belongs to rank {owner}, not {self._rank}")
+            if isinstance(self._store, MixedStore):
+                # not kept: it may be a copy
+                return self._store.cut(i, j)
             # Two threads may cut the same tile at once; either one serves.
             found = self._tiles[i, j] = self._store.cut(i, j)
         return found
@@ -131,7 +154,11 @@ class StoredTiles:
         TypeError
             When it cannot be cast safely: complex into real.
         """
-        set_block(self.tile(i, j).array, block, i, j, self.uplo)
+        if isinstance(self._store, MixedStore):
+            self.tile(i, j)
+            self._store.put(i, j, block)
+        else:
+            set_block(self.tile(i, j).array, block, i, j, self.uplo)
 
     def _fill(
         self, block: Callable[[slice, slice], NDArray[Any]], map_tiles: MapTiles | None
@@ -180,10 +207,12 @@ class StoredTiles:
         if self.uplo is None:
             if fill is not None:
                 raise ValueError(f"fill is {fill!r}; a matrix without uplo has nothing to fill")
-            if self.distribution is None:
+            if isinstance(self._store, Store):
                 return np.array(self._store.arrays[0], order=order, copy=copy)
             if copy is False:
-                raise ValueError("copy is False; the tiles of a distributed matrix are copied")
+                raise ValueError(
+                    "copy is False; tiles that are distributed or of several formats are copied"
+                )
         elif fill not in (None, "triangle", "symmetric", "hermitian"):
             raise ValueError(f"fill is {fill!r}; allowed: None, triangle, symmetric, hermitian")
         elif copy is False:
@@ -204,7 +233,10 @@ class StoredTiles:
                         block = merge_triangles(block, mirrored, self.uplo)
             array[rows, cols] = block
 
-        self._collectives.gather(self, put)
+        if self.distribution is None:
+            each_tile(self.own_tiles(), lambda i, j: put(i, j, self.tile(i, j).array))
+        else:
+            self._collectives.gather(self, put)
         if fill == "hermitian" and self.dtype.kind == "c":
             np.einsum("ii->i", array).imag = 0
         return array
@@ -248,7 +280,7 @@ class StoredTiles:
 
     def block(self, i: int, j: int) -> NDArray[Any]:
         """Return what tile (i, j) holds, as it counts: zeros where `uplo` has no entries."""
-        array = self.tile(i, j).array
+        array = self.tile(i, j).array.astype(self.dtype, copy=False)
         return triangle(array, self.uplo) if i == j else array
 
     def save(self, path: str | os.PathLike[str]) -> None:

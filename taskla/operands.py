@@ -12,6 +12,8 @@ from taskla import engines
 from taskla.algorithms import diagonal as _diagonal
 from taskla.matrix import TiledMatrix
 from taskla.matrix_store import triangle_name
+from taskla.mixed_run import is_mixed, run_mixed, run_products
+from taskla.precision import PrecisionMap, precision_map
 from taskla.programs import Layout, program
 from taskla.tile import Tile
 
@@ -25,6 +27,7 @@ __all__ = [
     "match",
     "norm_letter",
     "pivot_column",
+    "products_map",
     "run",
     "scalar",
     "square",
@@ -196,17 +199,43 @@ def diagonal(A: TiledMatrix) -> NDArray[Any]:
     return found
 
 
+def products_map(precision: PrecisionMap | str | None, stationary: str) -> PrecisionMap | None:
+    """Return the map of ``precision=`` of a product, None for none.
+
+    Raises
+    ------
+    ValueError
+        When it is neither a format nor adaptive, or the result does not stay where it is.
+    """
+    if precision is None:
+        return None
+    if stationary != "C":
+        raise ValueError(f"stationary is {stationary!r}; with a precision it must be 'C'")
+    found = precision_map(precision)
+    if isinstance(found, PrecisionMap) and (found.uniform or found.needs_norms):
+        return found
+    raise ValueError(f"precision is {precision!r}; products take a format or 'adaptive:1e-6'")
+
+
 def run(
     algorithm: Callable[..., None],
     matrices: Sequence[TiledMatrix | Columns],
     shapes: tuple[Layout, ...],
     params: tuple[Any, ...] = (),
+    precision: PrecisionMap | None = None,
 ) -> None:
     """Run an algorithm on the current engine; `shapes` has the scratch matrices too, last.
 
-    Matrices that belong to an engine, wherever they are used, stay on it.
+    Matrices that belong to an engine, wherever they are used, stay on it. `precision` is for
+    products, see `taskla.mixed_run.run_products`.
     """
     graph = program(algorithm, shapes, params)
     if graph.n:
         own = [matrix.engine for matrix in matrices if hasattr(matrix, "engine")]
-        (own[0] if own else engines.current()).run(graph, matrices)
+        engine = own[0] if own else engines.current()
+        if precision is not None:
+            run_products(engine, graph, matrices, precision)
+        elif any(map(is_mixed, matrices)):
+            run_mixed(engine, graph, matrices)
+        else:
+            engine.run(graph, matrices)

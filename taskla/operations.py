@@ -193,4 +193,8 @@ register("lange", "norm", "R W", _norm)
 register("lansy", "norm uplo hermitian", "R W", _norm)
 register("lantr", "norm uplo diag", "R W", _norm)
 
+# between number formats: in place, and into tiles of another (LAPACK's dlag2s)
+register("round", "format", "RW")
+register("lag2", "format", "R W")
+
 register("noop", "", "RW")

@@ -76,7 +76,10 @@ class Draft:
         key = grid.base, what
         if key not in self._scratch:
             base = self._grids[-1].end
-            self._scratch[key] = replace(grid, name=f"{grid.name}{what}", base=base, scratch=True)
+            # what it holds need not be rounded to the format of the tiles
+            self._scratch[key] = replace(
+                grid, name=f"{grid.name}{what}", base=base, scratch=True, format=None
+            )
             self._grids.append(self._scratch[key])
         return tile - grid.base + self._scratch[key].base
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -14,18 +15,39 @@ from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource
 from taskla.engines.threads import FUSE
 from taskla.flow import TaskFlow
+from taskla.formats import format_of
 from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout
-from taskla.routines import ROUTINES, Operand, Problem, problem, refuse_too_many_tasks
+from taskla.precision import (
+    NAMES,
+    Codes,
+    Precision,
+    PrecisionMap,
+    codes_of,
+    precision_map,
+)
+from taskla.routines import (
+    FACTORED,
+    PRODUCTS,
+    ROUTINES,
+    Operand,
+    Problem,
+    problem,
+    refuse_too_many_tasks,
+)
 from taskla.tile import Tile
 from taskla.volume import Volumes
 
 __all__ = ["PLANNED", "Row", "chosen_maps", "graphs", "operand_maps", "plan"]
 
-#: The routines that can be planned: a norm is summed outside of its graph.
-PLANNED = tuple(name for name in ROUTINES if not name.startswith("lan"))
+#: The routines that can be planned: a norm is summed outside of its graph, and how often hpl-mxp
+#: solves depends on the numbers.
+PLANNED = tuple(name for name in ROUTINES if name[:3] != "lan" and name != "hpl-mxp")
+
+
+_Chosen: TypeAlias = PrecisionMap | Codes
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,12 @@ class Row:
         The largest number of bytes that one rank owns, all matrices together, of tiles in use.
     critical_path : int
         Tasks on the longest chain of dependencies.
+    precision : str
+        The format of the tiles, or the rule that gives those of A theirs.
+    conversions : int
+        Tasks that round tiles to another format.
+    bytes_by_format : dict of str to int
+        Bytes in messages by the format of the tiles.
     """
 
     op: str
@@ -86,6 +114,9 @@ class Row:
     imbalance: float
     bytes_per_rank: int
     critical_path: int
+    precision: str
+    conversions: int
+    bytes_by_format: dict[str, int]
 
 
 def plan(
@@ -99,6 +130,7 @@ def plan(
     dtype: str = "d",
     slices: int | None = None,
     engine: str = "threads",
+    precision: Precision | None = None,
     **options: Any,
 ) -> list[Row]:
     """Count the cost of a routine under one or more distributions, best first.
@@ -128,6 +160,10 @@ def plan(
     engine : {"threads", "dask"}
         Whose tasks are counted as run: those of the threads of one rank, or those that Dask's
         scheduler gets, each of many tile tasks.
+    precision : PrecisionMap, str or array of str, optional
+        Of the tiles of A, see `taskla.PrecisionMap`, for Cholesky and LU; of products the format
+        that they are made in. Not an adaptive one: there are no numbers to take norms of. A map
+        that came from real ones is given as an array: ``A.format_map``.
     **options
         As for `taskla.routines.problem`.
 
@@ -156,12 +192,13 @@ def plan(
         raise ValueError(f"engine is {engine!r}; allowed: threads, dask")
     p = problem(op, n, nb, dtype, workers=ranks, **options)
     refuse_too_many_tasks(p)
+    chosen = None if precision is None else _plannable(p, precision)
     counters: dict[bool, _Counter] = {}
     rows = []
     for map_ in maps:
         sums = map_.slices > 1
         if sums not in counters:
-            counters[sums] = _Counter(p, ranks, map_.slices, engine)
+            counters[sums] = _Counter(p, ranks, map_.slices, engine, chosen)
         rows.append(counters[sums].row(map_))
     return sorted(rows, key=lambda row: (row.messages, row.bytes, row.imbalance))
 
@@ -169,9 +206,11 @@ def plan(
 class _Counter:
     """Counts one problem; its graph is the same under all distributions, or all with slices."""
 
-    def __init__(self, p: Problem, ranks: int, slices: int, engine: str) -> None:
+    def __init__(
+        self, p: Problem, ranks: int, slices: int, engine: str, precision: _Chosen | None
+    ) -> None:
         self._problem = p
-        parts = graphs(p, slices)
+        parts = graphs(p, slices, precision)
         self._on_dask = parts if engine == "dask" else []
         run = parts if ranks > 1 else [fuse(part, FUSE) for part in parts]
         self._counts = [Volumes(part) for part in parts]
@@ -187,6 +226,10 @@ class _Counter:
             "tasks_run": sum(part.n for part in run),
             "flops": sum(float(part.flops().sum()) for part in parts),
             "critical_path": sum(int(part.critical_path()) for part in parts),
+            "precision": p.precision if precision is None else _words(precision),
+            "conversions": sum(
+                part.counts().get(name, 0) for part in parts for name in ("round", "lag2")
+            ),
         }
 
     def row(self, map_: Distribution) -> Row:
@@ -213,7 +256,42 @@ class _Counter:
             max_messages=int(sent.max()),
             imbalance=float(flops.max() / mean) if mean else 1.0,
             bytes_per_rank=max(int(volume.memory.max()) for volume in volumes),
+            bytes_by_format=_summed([volume.bytes_by_format for volume in volumes]),
         )
+
+
+def _summed(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    found = {name for part in parts for name in part}
+    names = [name for name in NAMES if name in found] + sorted(found.difference(NAMES))
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}
+
+
+def _plannable(p: Problem, precision: Precision) -> _Chosen:
+    """Return what ``precision=`` means, if a plan can tell the formats from it.
+
+    Raises
+    ------
+    ValueError
+        When it is adaptive, or the routine takes none.
+    """
+    chosen = precision_map(precision)
+    if isinstance(chosen, PrecisionMap) and chosen.needs_norms:
+        raise ValueError(
+            f"precision is {str(chosen)!r}; a plan has no numbers to take norms of: give a band, "
+            "or the format of each tile, an array or a file"
+        )
+    if p.op in PRODUCTS:
+        if isinstance(chosen, PrecisionMap) and chosen.uniform:
+            return chosen
+        raise ValueError(f"precision is {precision!r}; products take one format")
+    if p.op not in FACTORED:
+        raise ValueError(f"{p.op} takes no precision; {', '.join(FACTORED + PRODUCTS)} do")
+    codes_of(chosen, -(-p.m // p.nb), -(-p.n // p.nb))
+    return chosen
+
+
+def _words(precision: _Chosen) -> str:
+    return str(precision) if isinstance(precision, PrecisionMap) else "array"
 
 
 def _dask_tasks(
@@ -313,7 +391,13 @@ def chosen_maps(
 class _Outline(TiledMatrix):
     """A matrix without memory: all that a graph is built from."""
 
-    def __init__(self, operand: Operand, p: Problem, slices: int = 1) -> None:
+    def __init__(
+        self,
+        operand: Operand,
+        p: Problem,
+        slices: int = 1,
+        precision: _Chosen | None = None,
+    ) -> None:
         layout = Layout(operand.m, operand.n, p.nb, operand.uplo)
         self.layout = layout
         self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
@@ -321,7 +405,14 @@ class _Outline(TiledMatrix):
         self.mt, self.nt = layout.mt, layout.nt
         self.dtype = p.dtype
         self.writeable = True
+        self.distribution = None
         self._slices = slices
+        self._formats = None if precision is None else _Formats(self, precision)
+
+    @property
+    def mixed(self) -> Any:
+        """The formats of its tiles, if they have their own."""
+        return self._formats
 
     @property
     def slices(self) -> int:
@@ -332,6 +423,24 @@ class _Outline(TiledMatrix):
         """Return an identity: gesv looks for zeros on the diagonal of U."""
         rows, cols = self.rows(i), self.cols(j)
         return Tile(np.eye(rows.stop - rows.start, cols.stop - cols.start, dtype=self.dtype))
+
+
+class _Formats:
+    """What a program asks of a matrix whose tiles have formats of their own; no memory either."""
+
+    def __init__(self, outline: _Outline, precision: _Chosen) -> None:
+        codes = codes_of(precision, outline.mt, outline.nt)
+        widest = NAMES.index(format_of(outline.dtype).name)
+        self.codes = np.maximum(codes, np.int8(widest))
+        self.precision, self.rounded = None, 0.0
+
+    def working(self, written: bool) -> AbstractContextManager[None]:
+        """Do nothing: there are no tiles."""
+        return nullcontext()
+
+    def part(self, matrix: _Outline, name: str) -> _Outline:
+        """Return the matrix: nobody looks at the tiles of a part."""
+        return matrix
 
 
 class _Notes(Engine):
@@ -355,7 +464,9 @@ class _Notes(Engine):
         raise NotImplementedError("a plan computes nothing")
 
 
-def graphs(p: Problem, slices: int = 1) -> list[TaskGraph]:
+def graphs(
+    p: Problem, slices: int = 1, precision: PrecisionMap | Codes | None = None
+) -> list[TaskGraph]:
     """Return the task graphs that a routine runs, one after the other; usually one.
 
     Parameters
@@ -364,8 +475,18 @@ def graphs(p: Problem, slices: int = 1) -> list[TaskGraph]:
         From `taskla.routines.problem`.
     slices : int, default 1
         Of the distribution.
+    precision : PrecisionMap or (mt, nt) int8 array, optional
+        Of the tiles of A, or of products.
     """
-    outlines = [_Outline(operand, p, slices) for operand in p.operands]
+    product = p.op in PRODUCTS
+    outlines = [
+        _Outline(operand, p, slices, None if product or number else precision)
+        for number, operand in enumerate(p.operands)
+    ]
+    if product and precision is not None:
+        with _Notes() as notes:
+            p.routine.call(replace(p, formats=str(precision)), outlines, None)
+        return notes.graphs or [TaskFlow().graph()]
     with _Notes():
         given = p.routine.prepare(p, outlines) if p.routine.prepare else None
     with _Notes() as notes:

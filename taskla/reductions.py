@@ -60,7 +60,8 @@ def ordered_reductions(graph: TaskGraph) -> TaskGraph:
             key = (grid.base, lane)
             if key not in partial:
                 name = f"{grid.name}+{lane}"
-                partial[key] = replace(grid, name=name, base=grids[-1].end, scratch=True)
+                base = grids[-1].end
+                partial[key] = replace(grid, name=name, base=base, scratch=True, format=None)
                 grids.append(partial[key])
             own = tile - grid.base + partial[key].base
             tiles[mine] = own

@@ -20,11 +20,14 @@ from taskla.formats import format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, choose_nb
 from taskla.operations import OPERATIONS
+from taskla.refinement import low_format
 
 __all__ = [
     "ALPHA",
     "BETA",
+    "FACTORED",
     "MOST_TASKS",
+    "PRODUCTS",
     "ROUTINES",
     "TYPES",
     "Operand",
@@ -39,6 +42,11 @@ TYPES = {"s": "float32", "d": "float64", "c": "complex64", "z": "complex128"}
 
 #: Scalars of the products: neither 0 nor 1, which kernels treat apart, and exact in every format.
 ALPHA, BETA = -0.5, 1.5
+
+#: The routines whose A may have tiles of several number formats, and the products that may be made
+#: in a lower one.
+FACTORED = ("potrf", "potrs", "posv", "getrf", "getrs", "gesv")
+PRODUCTS = ("gemm", "symm", "hemm")
 
 #: A graph of more tile tasks than these, of 300 bytes each, is not built.
 MOST_TASKS = 20_000_000
@@ -65,6 +73,10 @@ class Problem:
     pivot : {"partial", "tournament", "none"}
     norm : {"M", "1", "I", "F"}
     stationary : {"C", "A", "B"}
+    factors : {None, "fp32", "bf16", "fp16"}
+        The format in which hpl-mxp factors.
+    formats : str, optional
+        A rule of `taskla.PrecisionMap`, for the tiles of A (`FACTORED`) or for products.
     """
 
     op: str
@@ -83,6 +95,8 @@ class Problem:
     pivot: str = "partial"
     norm: str = "1"
     stationary: str = "C"
+    factors: str | None = None
+    formats: str | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -91,8 +105,8 @@ class Problem:
 
     @property
     def precision(self) -> str:
-        """Name of the number format, as in `taskla.formats`."""
-        return format_of(self.dtype).name
+        """Name of the number format, as in `taskla.formats`: of the tiles, or of their factors."""
+        return self.factors or format_of(self.dtype).name
 
     @property
     def routine(self) -> Routine:
@@ -107,6 +121,8 @@ class Problem:
     @property
     def flops(self) -> float:
         """Flops that count for the routine (LAPACK working note 41), however it is tiled."""
+        if self.routine.flops is not None:
+            return self.routine.flops(self)
         parts = self.routine.cost(self)
         complex_type = self.dtype.kind == "c"
         return float(sum(OPERATIONS[name].flops(shapes, complex_type) for name, *shapes in parts))
@@ -158,6 +174,8 @@ class Routine:
     prepare : callable, optional
         ``prepare(p, X)`` computes what the routine wants first, a factor say; the pivots of one are
         `given`.
+    flops : callable, optional
+        From a problem to the flops that count, where those of LAPACK do not.
     """
 
     options: frozenset[str]
@@ -165,6 +183,7 @@ class Routine:
     call: Callable[[Problem, Matrices, Any], Any]
     cost: Callable[[Problem], Sequence[tuple[Any, ...]]]
     prepare: Callable[[Problem, Matrices], Any] | None = None
+    flops: Callable[[Problem], float] | None = None
 
 
 def problem(
@@ -185,7 +204,8 @@ def problem(
     workers : int, default 1
         Only to choose `nb`.
     **options
-        Other fields of `Problem`; m and k default to n, nrhs to 1.
+        Other fields of `Problem`; m and k default to n, nrhs to 1. ``precision`` is that of the
+        factors of hpl-mxp, by default fp32.
 
     Raises
     ------
@@ -210,6 +230,10 @@ def problem(
     for name, size in sizes.items():
         if size < 0:
             raise ValueError(f"{name} is {size}; it must be at least 0")
+    if "precision" in allowed:
+        given["factors"] = low_format(given.pop("precision", "fp32"), np.dtype(TYPES[letter]))
+        if given["factors"] is None:
+            raise ValueError(f"{op} is for factors in a lower precision than fp64")
     if nb is None:
         nb = choose_nb(max(sizes["n"], sizes["m"]), TYPES[letter], workers)
     if nb < 1:
@@ -246,6 +270,10 @@ def _with_rhs(kind: str, uplo: bool) -> Callable[[Problem], tuple[Operand, ...]]
 
 def _getrf_operands(p: Problem) -> tuple[Operand, ...]:
     return (Operand("A", p.m, p.n, "dominant" if p.pivot == "none" else "general"),)
+
+
+def _hpl_mxp_operands(p: Problem) -> tuple[Operand, ...]:
+    return Operand("A", p.n, p.n, "dominant"), Operand("B", p.n, 1)
 
 
 def _lu_with_rhs(p: Problem) -> tuple[Operand, ...]:
@@ -289,18 +317,32 @@ def _factor_lu(p: Problem, matrices: Matrices) -> Any:
 
 
 def _gesv(p: Problem, matrices: Matrices, given: Any) -> Any:
-    return lapack.gesv(matrices[0], matrices[1], p.pivot)  # type: ignore[arg-type]
+    pivot: Any = p.pivot
+    return lapack.gesv(matrices[0], matrices[1], pivot)
+
+
+def _hpl_mxp(p: Problem, matrices: Matrices, given: Any) -> Any:
+    pivot: Any = p.pivot
+    return lapack.gesv(matrices[0], matrices[1], pivot, precision=p.factors)
 
 
 def _gemm(p: Problem, matrices: Matrices, given: Any) -> Any:
     A, B, C = matrices
     letters = {"transa": p.transa, "transb": p.transb, "stationary": p.stationary}
-    return lapack.gemm(ALPHA, A, B, BETA, C, **letters)
+    return lapack.gemm(ALPHA, A, B, BETA, C, **letters, precision=p.formats)
 
 
 def _symm(routine: Callable[..., Any]) -> Callable[[Problem, Matrices, Any], Any]:
     return lambda p, X, _: routine(
-        p.side, p.uplo, ALPHA, X[0], X[1], BETA, X[2], stationary=p.stationary
+        p.side,
+        p.uplo,
+        ALPHA,
+        X[0],
+        X[1],
+        BETA,
+        X[2],
+        stationary=p.stationary,
+        precision=p.formats,
     )
 
 
@@ -354,8 +396,9 @@ def _routine(
     call: Callable[[Problem, Matrices, Any], Any],
     cost: Cost,
     prepare: Callable[[Problem, Matrices], Any] | None = None,
+    flops: Callable[[Problem], float] | None = None,
 ) -> Routine:
-    return Routine(frozenset(options.split()), operands, call, cost, prepare)
+    return Routine(frozenset(options.split()), operands, call, cost, prepare, flops)
 
 
 ROUTINES: dict[str, Routine] = {
@@ -400,6 +443,14 @@ ROUTINES: dict[str, Routine] = {
         _factor_lu,
     ),
     "gesv": _routine("nrhs pivot", _lu_with_rhs, _gesv, lambda p: [*_getrf_cost(p), *_solves(p)]),
+    "hpl-mxp": _routine(
+        "pivot precision",
+        _hpl_mxp_operands,
+        _hpl_mxp,
+        lambda p: [*_getrf_cost(p), *_solves(p)],
+        # HPL-MxP's rules; refinement counts for nothing
+        flops=lambda p: 2 / 3 * p.n**3 + 3 / 2 * p.n**2,
+    ),
     "gemm": _routine("m k transa transb stationary", _gemm_operands, _gemm, _gemm_cost),
     "symm": _routine(
         "m side uplo stationary", _symm_operands("symmetric"), _symm(lapack.symm), _symm_cost

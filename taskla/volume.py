@@ -54,6 +54,8 @@ class Volume:
         Bytes in all messages, those of pivoting too: whole tiles, without headers.
     by_matrix : dict of str to int
         Messages that carry tiles of each matrix.
+    bytes_by_format : dict of str to int
+        Bytes in messages by the number format of the tiles, where there are any.
     flops : (ranks,) float64 array
         Floating-point operations of each rank's tasks.
     memory : (ranks,) int64 array
@@ -65,6 +67,7 @@ class Volume:
     pivot_messages: int
     bytes: int
     by_matrix: dict[str, int]
+    bytes_by_format: dict[str, int]
     flops: NDArray[np.float64]
     memory: Int64
 
@@ -125,7 +128,7 @@ class Volumes:
         self._graph = graph
         self._reads, self._sums = _accesses(graph)
         self._size = self._per_tile(
-            np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.dtype.itemsize
+            np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.itemsize
         )
         self._matrix = self._per_tile(np.int32, lambda grid, _: graph.grids.index(grid))
         self._used = np.zeros(graph.tile_count, dtype=np.bool_)
@@ -157,7 +160,7 @@ class Volumes:
         program = place(
             self._graph,
             [
-                None if grid.scratch or grid.everywhere else maps.get(grid.name, distribution)
+                None if grid.scratch or grid.everywhere else maps.get(grid.matrix, distribution)
                 for grid in self._graph.grids
             ],
         )
@@ -175,11 +178,11 @@ class Volumes:
         sent = away[np.unique(key, return_index=True)[1]]
         apart = pivoting[reads.reader[sent]]
         partial, contributor, root = self._partial_sums(owner, rank, ranks)
-        sizes = self._size[np.concatenate([reads.tile[sent], partial])]
+        moved = np.concatenate([reads.tile[sent], partial])
+        sizes = self._size[moved]
         sent = sent[~apart]
         tile = np.concatenate([reads.tile[sent], partial])
         matrix = np.bincount(self._matrix[tile], minlength=len(self._graph.grids))
-        names = [grid.name for grid in self._graph.grids]
         owned = self._used & (owner != NO_HOME)
         own = np.bincount(owner[owned], self._size[owned], ranks)
         memory = own + self._sum_memory(partial, contributor, ranks)
@@ -188,14 +191,26 @@ class Volumes:
             received=np.bincount(np.concatenate([target[sent], root]), minlength=ranks),
             pivot_messages=int(apart.sum()),
             bytes=int(sizes.sum()),
-            by_matrix={
-                name: count
-                for name, count, grid in zip(names, matrix.tolist(), self._graph.grids, strict=True)
-                if not grid.scratch
+            by_matrix=self._sums_by(lambda grid: None if grid.scratch else grid.matrix, matrix),
+            bytes_by_format={
+                name: size
+                for name, size in self._sums_by(
+                    lambda grid: grid.format_name,
+                    np.bincount(self._matrix[moved], sizes, len(self._graph.grids)),
+                ).items()
+                if size
             },
             flops=np.bincount(rank, self._graph.flops(), ranks).astype(np.float64),
             memory=memory.astype(np.int64),
         )
+
+    def _sums_by(self, key: Callable[[Grid], str | None], values: NDArray[Any]) -> dict[str, int]:
+        """Sum one number a grid up by what grids have in common; None is left out."""
+        sums: dict[str, int] = {}
+        for grid, value in zip(self._graph.grids, values.tolist(), strict=True):
+            if (name := key(grid)) is not None:
+                sums[name] = sums.get(name, 0) + int(value)
+        return sums
 
     def _partial_sums(self, owner: Int64, place: Int64, ranks: int) -> tuple[Any, Any, Any]:
         """Tile, sender and receiver of each partial sum that is sent."""

@@ -39,6 +39,7 @@ PARAMS = {
     "nb": 4,
     "mine": (0,),
     "theirs": (4,),
+    "format": "bf16",
 }
 
 
@@ -332,7 +333,7 @@ def test_mkl_serves_when_asked_for_and_installed():
 
         importlib.metadata.version("mkl")
     except importlib.metadata.PackageNotFoundError:
-        assert "ImportError: TASKLA_BLAS=mkl needs" in result.stderr
+        assert "ImportError: TASKLA_BLAS=mkl and TASKLA_BF16=mkl need" in result.stderr
         assert "taskla[mkl]" in result.stderr
     else:
         assert result.stdout.strip() == "['mkl']", result.stderr

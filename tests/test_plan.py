@@ -1,14 +1,18 @@
+import json
+import re
 from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 
 import taskla as tla
 from taskla import TiledMatrix, engines
+from taskla.cli import main as cli
 from taskla.distributions import Distribution, block_cyclic
 from taskla.plan import PLANNED, Row, graphs, plan
-from taskla.routines import ROUTINES, TYPES, problem
+from taskla.routines import FACTORED, PRODUCTS, ROUTINES, TYPES, problem
 
 # Counted by a script apart from this package, at 12 tiles a side.
 CHOLESKY = {(2, 2): 132, (2, 3): 187, (3, 3): 242, (4, 4): 332, (5, 3): 323, (6, 6): 460}
@@ -41,7 +45,8 @@ def test_a_row_has_these_columns() -> None:
     # They are the keys of `taskla plan --json`, which other programs read.
     assert " ".join(field.name for field in fields(Row)) == (
         "op type n nb ranks grid dist pivot stationary slices tasks tasks_run flops messages "
-        "pivot_messages bytes max_messages imbalance bytes_per_rank critical_path"
+        "pivot_messages bytes max_messages imbalance bytes_per_rank critical_path precision "
+        "conversions bytes_by_format"
     )
 
 
@@ -70,6 +75,9 @@ def test_a_row_in_full() -> None:
         # tiles (i, j) with i odd, j even, i > j: 1 + 2 + ... + 6; i, j alike: the same
         bytes_per_rank=21 * 80_000,
         critical_path=34,
+        precision="fp64",
+        conversions=0,
+        bytes_by_format={"fp64": 132 * 80_000},
     )
     assert 132 / 4 <= row.max_messages < 132
     assert 1 < row.imbalance < 1.5
@@ -308,3 +316,83 @@ def test_a_million_tasks_are_planned() -> None:
     assert row.tasks == 200 * 201 * 202 // 6
     # V = (p + q - 2) N (N + 1) / 2 - N (p (p - 1) + q (q - 1)) / 2 + C(p, 3) + C(q, 3)
     assert row.messages == 3 * 200 * 201 // 2 - 200 * (2 + 6) // 2 + 0 + 1
+
+
+# -- number formats --------------------------------------------------------------------------------
+
+
+def test_formats_make_messages_smaller() -> None:
+    full = plan("potrf", 1200, nb=100, ranks=4)[0]
+    row = plan("potrf", 1200, nb=100, ranks=4, precision="fp64:1,fp16:rest")[0]
+    assert (row.precision, row.messages) == ("fp64:1,fp16:rest", full.messages)
+    # L_kk goes in fp32 to those that solve with it, all else is in fp16
+    assert set(row.bytes_by_format) == {"fp32", "fp16"}
+    assert sum(row.bytes_by_format.values()) == row.bytes
+    assert row.bytes_by_format["fp32"] % 40_000 == 0
+    assert 0.25 < row.bytes / full.bytes < 0.35
+    # one rounding for each tile below the diagonal; one copy of each L_kk that is read
+    assert row.conversions == 66 + 11
+    assert row.bytes_per_rank < full.bytes_per_rank
+    assert (full.precision, full.conversions) == ("fp64", 0)
+    assert full.bytes_by_format == {"fp64": full.bytes}
+
+
+def test_a_plan_of_formats_is_of_what_runs() -> None:
+    names = np.random.default_rng(0).choice(["fp64", "fp32", "bf16"], (5, 5))
+    (row,) = plan("potrf", 80, nb=16, precision=names)
+    A = TiledMatrix.random((80, 80), 16, uplo="lower", kind="spd", precision=names)
+    ran = []
+
+    class Recorder(engines.Engine):
+        name = "recorder"
+        under = tla.engine("threads", workers=1)
+
+        def run(self, graph, matrices):  # type: ignore[no-untyped-def]
+            ran.append(graph)
+            self.under.run(graph, matrices)
+
+        def map(self, function, arguments):  # type: ignore[no-untyped-def]
+            return [function(*a) for a in arguments]
+
+    with Recorder():
+        tla.potrf(A)
+    (graph,) = ran
+    assert row.tasks == graph.n
+    assert row.conversions == graph.counts()["round"] + graph.counts()["lag2"]
+    assert row.precision == "array"
+
+
+@pytest.mark.parametrize("op", [*FACTORED, *PRODUCTS])
+def test_operations_that_have_formats_are_planned_with_them(op: str) -> None:
+    rows = plan(op, 64, nb=16, ranks=2, precision="fp32")
+    assert rows[0].conversions >= 0
+    assert set(rows[0].bytes_by_format) <= {"fp32", "fp64", "int32"}
+    assert rows[0].precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "adaptive:1e-6"}, "has no numbers to take norms of"),
+        ({"precision": "fp63"}, "rule is 'fp63'"),
+        ({"precision": [["fp64"]]}, r"precision has shape \(1, 1\); the matrix has \(3, 3\)"),
+        ({"op": "gemm", "precision": "fp64:1,fp32:rest"}, "products take one format"),
+        ({"op": "trsm", "precision": "fp32"}, "trsm takes no precision; potrf, potrs"),
+    ],
+)
+def test_formats_that_cannot_be_planned(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan(**{"op": "potrf", "n": 300, "nb": 100, **arguments})  # type: ignore[arg-type]
+
+
+def test_the_command_shows_formats() -> None:
+    line = ["plan", "potrf", "-n", "400", "--nb", "100", "--ranks", "2", "--dist", "row"]
+    result = CliRunner().invoke(cli, [*line, "--precision", "fp64:1,bf16:rest"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"fp32 \d+ bf16 \d+", result.output)
+    (row,) = map(
+        json.loads,
+        CliRunner().invoke(cli, [*line, "--precision", "fp32", "--json"]).output.splitlines(),
+    )
+    assert row["bytes_by_format"] == {"fp32": row["bytes"]}
+    assert "conversions" not in CliRunner().invoke(cli, line).output

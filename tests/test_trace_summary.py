@@ -95,9 +95,11 @@ def test_a_summary_by_hand(file: Path) -> None:
 
 def test_the_rows_of_a_summary_are_those_of_the_analysis(file: Path) -> None:
     found = rows("summary", file)
-    assert list(found) == ["run", "kernel", "worker", "time"]
+    assert list(found) == ["run", "kernel", "format", "worker", "time"]
     assert found["run"][0]["efficiency"] == 6.75 / 8
     assert [row["kernel"] for row in found["kernel"]] == ["trsm", "potrf", "syrk"]
+    (fp64,) = found["format"]
+    assert (fp64["format"], fp64["tasks"], fp64["share"]) == ("fp64", 4, 1.0)
     assert [row["busy"] for row in found["worker"]] == [6.0, 2.75]
     assert {row["part"]: row["seconds"] for row in found["time"]} == {
         "busy": 8.75,

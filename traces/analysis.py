@@ -23,6 +23,7 @@ __all__ = [
     "Summary",
     "Use",
     "arrivals",
+    "by_format",
     "by_kernel",
     "by_worker",
     "energy",
@@ -240,6 +241,36 @@ def by_kernel(run: Run) -> list[Kernel]:
             )
         )
     return sorted(found, key=lambda kernel: -kernel.time)
+
+
+def by_format(run: Run) -> list[dict[str, Any]]:
+    """Return what was computed in each number format, the one of the most time first.
+
+    Returns
+    -------
+    list of dict
+        ``format``, ``tasks``, ``tile_tasks``, ``time`` (seconds) and its ``share`` of that of all
+        tasks, ``flops`` (flop) and ``flops_share``; shares are None where that of all is 0.
+    """
+    tasks, durations = run.tasks, run.durations
+    names = run.trace.names("formats")
+    busy, flops = float(durations.sum()), float(tasks["flops"].sum())
+    found = []
+    for code in np.unique(tasks["format"]).tolist():
+        mine = tasks["format"] == code
+        time, work = float(durations[mine].sum()), float(tasks["flops"][mine].sum())
+        found.append(
+            {
+                "format": names[code],
+                "tasks": int(mine.sum()),
+                "tile_tasks": int(tasks["tile_tasks"][mine].sum()),
+                "time": time,
+                "share": _ratio(time, busy),
+                "flops": work,
+                "flops_share": _ratio(work, flops),
+            }
+        )
+    return sorted(found, key=lambda row: -row["time"])
 
 
 def by_worker(run: Run) -> list[Use]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from taskla.atomic import check_file
 from taskla.formats import format_of
-from taskla.graph import TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.traces.files import write
 from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
 from taskla.traces.trace import Trace
@@ -243,7 +243,7 @@ class _Tables:
         self._compressions, self._series = _Codes(none=0), _Codes()
         self._graphs: dict[bytes, int] = {}  # what a graph consists of -> its number
         self._matrices: list[dict[str, Any]] = []
-        self._first_matrix: list[int] = []
+        self._numbers: list[NDArray[np.int64]] = []  # of the matrix of each grid of a graph
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in TABLES}
 
     def trace(self, header: dict[str, Any]) -> Trace:
@@ -302,20 +302,25 @@ class _Tables:
         }
 
     def _add_graph(self, graph: TaskGraph, code: int) -> None:
-        self._first_matrix.append(len(self._matrices))
-        for grid in graph.grids:
-            about = {name: getattr(grid, name) for name in ("name", "m", "n", "nb", "scratch")}
-            self._matrices.append({**about, "dtype": grid.dtype.name, "graph": code})
+        numbers = []
+        for before, grid in zip((None, *graph.grids), graph.grids, strict=False):
+            # the tiles of a matrix that are in several formats are still one matrix
+            if before is None or not _of_one_matrix(before, grid):
+                about = {name: getattr(grid, name) for name in ("m", "n", "nb", "scratch")}
+                about |= {"name": grid.name if grid.scratch else grid.matrix, "graph": code}
+                self._matrices.append({**about, "dtype": grid.dtype.name})
+            numbers.append(len(self._matrices) - 1)
+        self._numbers.append(np.array(numbers, dtype=np.int64))
         accesses = empty("accesses", graph.tiles.size)
         accesses["graph"], accesses["task"] = code, graph.task_of_access
         accesses["operand"], accesses["mode"] = graph.operand, graph.modes
         accesses["rows"], accesses["cols"] = graph.access_shapes()
         accesses["lr_rank"] = -1
-        for number, grid in enumerate(graph.grids, start=self._first_matrix[code]):
+        for number, grid in zip(numbers, graph.grids, strict=True):
             mine = np.flatnonzero((graph.tiles >= grid.base) & (graph.tiles < grid.end))
             accesses["matrix"][mine] = number
             accesses["i"][mine], accesses["j"][mine] = grid.coordinates(graph.tiles[mine])
-            accesses["format"][mine] = self._formats[format_name(grid.dtype)]
+            accesses["format"][mine] = self._formats[grid.format_name]
         self._parts["accesses"].append(accesses)
         source, target = graph.edges()
         edges = empty("edges", source.size)
@@ -333,7 +338,7 @@ class _Tables:
         }
         for name, codes in per_kind.items():
             tasks[name] = np.array(codes, dtype=np.int16)[graph.kind]
-        self._place(tasks, graph, self._first_matrix[code])
+        self._place(tasks, graph, self._numbers[code])
         tasks["run"], tasks["task"], tasks["k"] = number, np.arange(graph.n), graph.iteration
         tasks["rank"], tasks["worker"] = recording.rank, recording.worker
         tasks["flops"], tasks["priority"] = graph.flops(), graph.priorities()
@@ -353,10 +358,10 @@ class _Tables:
         tasks["ready"] = ready
         return tasks[ran]
 
-    def _place(self, tasks: NDArray[Any], graph: TaskGraph, first_matrix: int) -> None:
+    def _place(self, tasks: NDArray[Any], graph: TaskGraph, numbers: NDArray[np.int64]) -> None:
         """Fill in the tile that each task writes first, or reads first if it writes none."""
         tile = graph.first_written
-        for number, grid in enumerate(graph.grids, start=first_matrix):
+        for number, grid in zip(numbers.tolist(), graph.grids, strict=True):
             mine = np.flatnonzero((tile >= grid.base) & (tile < grid.end))
             tasks["matrix"][mine] = number
             tasks["i"][mine], tasks["j"][mine] = grid.coordinates(tile[mine])
@@ -367,10 +372,17 @@ class _Tables:
         names = ("task", "matrix", "i", "j", "source", "destination", "bytes", "start", "end")
         for name, values in zip(names, zip(*recording.messages, strict=True), strict=True):
             messages[name] = values
-        messages["matrix"] += self._first_matrix[code]
+        messages["matrix"] = self._numbers[code][messages["matrix"]]
         messages["start"] -= self._origin
         messages["end"] -= self._origin
         return messages
+
+
+def _of_one_matrix(before: Grid, grid: Grid) -> bool:
+    """Whether two grids have the tiles of one matrix that are in different formats."""
+    if grid.format is None or grid.scratch or before.scratch or before.format is None:
+        return False
+    return (before.matrix, before.m, before.n, before.nb) == (grid.matrix, grid.m, grid.n, grid.nb)
 
 
 def _fingerprint(graph: TaskGraph) -> bytes:

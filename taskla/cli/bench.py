@@ -104,6 +104,10 @@ class Row:
     help="Of gemm, symm, hemm: what stays where it is.  [default: C]",
 )
 @click.option(
+    "--precision",
+    help="Of hpl-mxp's factors: fp32; bf16, fp16, emulated and slow.  [default: fp32]",
+)
+@click.option(
     "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
 )
 @click.option(
@@ -175,8 +179,13 @@ class Row:
 def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) -> None:
     """Time OP on random matrices, one row for each combination of the values of all lists.
 
-    OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, gemm, symm, hemm, syrk, herk,
-    trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or workers.
+    OP is potrf, potrs, posv, potri, trtri, lauum, getrf, getrs, gesv, hpl-mxp, gemm, symm, hemm,
+    syrk, herk, trsm, trmm, lange or lansy. A matrix depends on the seed alone, not on tiles or
+    workers.
+
+    hpl-mxp is gesv by the rules of HPL-MxP: diagonally dominant A, factors in a lower precision,
+    scaling and refinement to double precision in the time, 2/3 n^3 + 3/2 n^2 flops, and PASSED
+    below 16.
 
     Started by mpirun or srun, as in mpirun -n 4 taskla bench potrf -n 8192 --check, the ranks work
     together, rank 0 prints, times run from a common start to the last rank's end, and matrices are
@@ -189,9 +198,10 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     tiles in one kernel call; on ranks with those that add up sums and interchange rows between
     them), messages and bytes_sent (between ranks, in one run; of one rank none), pivot_messages
     (those of row interchanges, apart), stationary (of products) and slices (of 2.5D distributions),
-    precision (the format of the tiles: fp32, fp64), compression (that of the tiles: none, all are
-    dense), residual and status (with --check: PASSED up to 60 for factorisations and solutions, up
-    to 3 for products and norms, else FAILED). A run resumed from a checkpoint has no time.
+    precision (the format of the tiles: fp32, fp64; of hpl-mxp that of the factors), compression
+    (that of the tiles: none, all are dense), residual and status (with --check: PASSED up to 60 for
+    factorisations and solutions, up to 3 for products and norms, else FAILED). A run resumed from a
+    checkpoint has no time.
     The exit code is the number of failures, at most 100.
     """
     failures = 0
@@ -312,7 +322,8 @@ def _combinations(
 
 def _context(p: Problem, map_: Distribution) -> dict[str, Any]:
     """What a trace says of the runs of a combination."""
-    options = {name: getattr(p, name) for name in sorted(p.routine.options)}
+    # the precision is given apart, for all routines
+    options = {name: getattr(p, name) for name in sorted(p.routine.options - {"precision"})}
     return {
         "parameters": {"op": p.op, "type": p.type, "n": p.n, "nb": p.nb, **options},
         "distribution": map_.name,
@@ -367,6 +378,8 @@ def _row(
         say(f"Error: {p.op} with n={p.n}, nb={p.nb}, type {p.type}: {error}")
         status = "FAILED"
     joules = measured.joules
+    if measured.failure:
+        say(f"{p.op} with n={p.n}, nb={p.nb} was solved in full precision: {measured.failure}")
     if measured.note and source.reason != _OFF:
         say(f"energy {measured.energy}: {measured.note}")
     return Row(

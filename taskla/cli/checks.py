@@ -2,7 +2,7 @@
 
 ``eps`` is the unit roundoff. A factorisation, a solution or an inverse of order n may be wrong by
 60, in units of ``n eps`` (Chameleon's and DPLASMA's limit), a product by 3 in units of its error
-bound.
+bound; hpl-mxp has the limit of its rules.
 NumPy computes the residuals, from inputs made anew and with its own BLAS, not with tiles. What many
 ranks share is checked by `taskla.cli.checks_tiled`.
 """
@@ -19,9 +19,10 @@ from taskla.cli.generate import Known, known, strips
 from taskla.formats import format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_random import random_block
+from taskla.refinement import RefinementInfo
 from taskla.routines import ALPHA, BETA, Problem
 
-__all__ = ["check", "permutation"]
+__all__ = ["check", "hpl_mxp", "permutation"]
 
 Array = NDArray[Any]
 
@@ -120,6 +121,26 @@ def _solution(p: Problem, was: Matrices, made: Made, _: Any) -> Verdict:
     # of the transpose, the 1-norm is the largest sum of a row
     size = was["A"].norm("1" if p.trans == "N" else "I")
     return _ratio(_norm1(R), size * _norm1(X) * p.n * _eps(p)), 60
+
+
+def _hpl_mxp(p: Problem, was: Matrices, made: Made, info: RefinementInfo) -> Verdict:
+    A, x, b = was["A"], made["B"].to_array(copy=None), was["B"].dense()
+    return hpl_mxp(p, b - A.times(x), A.norm("I"), x, b, info)
+
+
+def hpl_mxp(
+    p: Problem, r: Array, norm: float, x: Array, b: Array, info: RefinementInfo
+) -> tuple[float, float]:
+    """Return the residual of HPL-MxP's rules and their limit, below any for a full factorisation.
+
+    || b - A x ||_inf / ((|| A ||_inf || x ||_inf + || b ||_inf) n eps) < 16.
+    """
+
+    def size(vector: Array) -> float:
+        return float(np.abs(vector).max(initial=0))
+
+    residual = _ratio(size(r), (norm * size(x) + size(b)) * p.n * _eps(p))
+    return residual, -1.0 if info.solver == "full" else float(np.nextafter(16, 0))
 
 
 def _trsm(p: Problem, was: Matrices, made: Made, _: Any) -> Verdict:
@@ -242,6 +263,7 @@ _CHECKS: dict[str, Callable[[Problem, Matrices, Made, Any], Verdict]] = {
     "getrf": _getrf,
     "getrs": _solution,
     "gesv": _solution,
+    "hpl-mxp": _hpl_mxp,
     "gemm": _gemm,
     "symm": _symm,
     "hemm": _symm,

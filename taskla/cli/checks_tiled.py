@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.cli.checks import permutation
+from taskla.cli.checks import hpl_mxp, permutation
 from taskla.cli.generate import TRIANGULAR, entries
 from taskla.cli.ranks import Ranks
 from taskla.cli.spread import Shape, Spread
@@ -150,6 +150,12 @@ def _solution(c: _Case) -> Verdict:
     return _ratio(_norm1(R), size * X.norm() * p.n * c.eps), 60
 
 
+def _hpl_mxp(c: _Case) -> Verdict:
+    A, one = c.was("A"), np.eye(1, dtype=c.p.dtype)
+    x, b = c.made("B").times(one), c.was("B").times(one)
+    return hpl_mxp(c.p, b - A.times(x), A.norm("I"), x, b, c.outcome)
+
+
 def _trsm(c: _Case) -> Verdict:
     p, A, X = c.p, c.was("A"), c.made("B")
     Z = c.probe(X.n)
@@ -255,6 +261,7 @@ _CHECKS: dict[str, Callable[[_Case], Verdict]] = {
     "getrf": _getrf,
     "getrs": _solution,
     "gesv": _solution,
+    "hpl-mxp": _hpl_mxp,
     "gemm": _gemm,
     "symm": _symm,
     "hemm": _symm,

@@ -54,6 +54,7 @@ def _facts() -> dict[str, Any]:
         "blas_architecture": serving["architecture"] if serving else None,
         "blas_threads": serving["threads"] if serving else None,
         "blas_path": serving["path"] if serving else None,
+        "products": kernels.product_facts(),
         "meters": [_meter(about) for about in energy.found()],
         "devices": sorted({device for _, device, _ in kernels.TABLE}),
         "engines": list(engines.available()),
@@ -71,6 +72,8 @@ def _meter(about: dict[str, Any]) -> str:
 def _words(what: str, value: Any) -> str | None:
     if value is None:
         return None
+    if what == "products":
+        return ", ".join(f"{name} {made}" for name, made in value.items())
     if what.startswith("memory"):
         return f"{value / 2**30:.1f} GiB"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

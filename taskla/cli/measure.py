@@ -30,6 +30,7 @@ from taskla.flow import TaskFlow
 from taskla.graph import TaskGraph
 from taskla.matrix import TiledMatrix
 from taskla.matrix_place import Place
+from taskla.refinement import RefinementInfo
 from taskla.routines import Problem
 from taskla.traces import Recorder
 
@@ -57,6 +58,8 @@ class Measured:
         What the joules are.
     note : str or None
         Why there are none, or which of them are missing.
+    failure : str or None
+        Why a refinement failed, and the last run was in full precision.
     residual : float or None
         The worst of the repeats, None when nothing was checked.
     passed : bool or None
@@ -73,6 +76,7 @@ class Measured:
     joules: float | None = None
     energy: str | None = None
     note: str | None = None
+    failure: str | None = None
     residual: float | None = None
     passed: bool | None = None
 
@@ -190,6 +194,7 @@ def measure(
         pivot_messages=pivot_messages,
         bytes_sent=bytes_sent,
         **_energy(reports),
+        failure=_failure(outcome),
         # NaN is the worst of all, as NumPy has it
         residual=float(np.max([residual for residual, _ in verdicts])) if verdicts else None,
         passed=all(passed for _, passed in verdicts) if verdicts else None,
@@ -198,6 +203,13 @@ def measure(
         # the time of the rest is not that of the whole
         return replace(measured, t_submit=None, time=None, tasks_run=None, joules=None)
     return measured
+
+
+def _failure(outcome: Any) -> str | None:
+    """Return why a call was not refined to the end; None where it was, or never meant to be."""
+    if isinstance(outcome, RefinementInfo) and outcome.solver == "full":
+        return outcome.reason
+    return None
 
 
 def _sent(engine: Engine) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from taskla.cli.table import emit
 __all__ = ["command"]
 
 #: Columns that say what was counted.
-SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
+SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices", "precision"}
 
 
 @click.command(epilog="Example: taskla plan potrf -n 100000 --nb 500 --ranks 6 --dist all")
@@ -65,6 +65,10 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices"}
     show_default=True,
     help="Whose tasks are counted as run.",
 )
+@click.option(
+    "--precision",
+    help="Of the tiles of A: fp32, fp64:2,bf16:rest, FILE; of products one format.",
+)
 @output_options
 @debug_option
 def command(op: str, form: str | None, **choices: Any) -> None:
@@ -84,9 +88,22 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     flops, messages, bytes (in all messages: whole tiles), pivot_messages (at most: for panels,
     pivots and rows that ranks interchange), max_messages (the most that one rank sends), imbalance
     (most flops of a rank over the mean: 1 is perfect), bytes_per_rank (most memory for own tiles),
-    critical_path (tasks).
+    critical_path (tasks); with --precision conversions (tasks that round tiles) and bytes_by_format
+    (those in messages).
     """
-    emit(_rows(op, **choices), form, SETTINGS)
+    rows = _rows(op, **choices)
+    if form != "json":
+        rows = (_in_words(row, choices["precision"] is not None) for row in rows)
+    emit(rows, form, SETTINGS)
+
+
+def _in_words(row: dict[str, Any], precision: bool) -> dict[str, Any]:
+    """Return a row for a table: formats in one cell, or left out where there is one."""
+    formats = row.pop("bytes_by_format")
+    if not precision:
+        del row["precision"], row["conversions"]
+        return row
+    return row | {"bytes_by_format": " ".join(f"{n} {size}" for n, size in formats.items()) or "-"}
 
 
 def _rows(

@@ -18,6 +18,7 @@ from taskla import distributions, schedulers
 from taskla.coarsening import Coarse, coarsen
 from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource, at_least_one, process_default
+from taskla.engines.dask_chunks import chunk_size
 from taskla.engines.dask_cluster import Cluster
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_given import (
@@ -38,11 +39,13 @@ from taskla.formats import working_dtype
 from taskla.graph import Grid, TaskGraph
 from taskla.interchanges import interchanges
 from taskla.matrix import BlockFunction
-from taskla.matrix_layout import Layout, choose_nb
+from taskla.matrix_layout import Layout, MapTiles, choose_nb
+from taskla.matrix_mixed import Block
 from taskla.matrix_place import ALONE, Place
 from taskla.matrix_store import layout_asked_for
 from taskla.partial_sums import partial_sums
 from taskla.placement import near_large, place
+from taskla.precision import Codes, PrecisionMap
 from taskla.schedulers import Policy
 
 if TYPE_CHECKING:
@@ -219,6 +222,19 @@ class DaskEngine(Engine):
         """Return a matrix of copies of an array's tiles."""
         return DaskMatrix.of_array(self, array, layout, dtype, self._owners(distribution))
 
+    def from_tiles(
+        self,
+        block: Block,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        precision: PrecisionMap | Codes,
+        distribution: str | Distribution | None,
+        map_tiles: MapTiles | None,
+    ) -> DaskMatrix:
+        """Return a matrix of tiles of this process, in formats of their own."""
+        rest = precision, self._owners(distribution), map_tiles
+        return DaskMatrix.of_tiles(self, block, layout, dtype, *rest)
+
     def from_dask(self, x: Any, layout: Layout, distribution: Any) -> DaskMatrix:
         """Return a matrix of the chunks of a Dask array."""
         return DaskMatrix.of_dask(self, x, layout, self._owners(distribution))
@@ -258,7 +274,7 @@ class DaskEngine(Engine):
 
     def _fitting_chunk(self, chunks: tuple[tuple[int, ...], ...], n: int) -> int | None:
         """Return the size of chunks that will do for tiles."""
-        size = _chunk_size(chunks)
+        size = chunk_size(chunks)
         if size is None:
             return None
         columns = -(-n // size)
@@ -353,8 +369,7 @@ class DaskEngine(Engine):
                 if home:
                     matrix.where.update(home)
                     matrix.graph = whole
-                if isinstance(matrix, DaskMatrix):
-                    matrix.unchecked = False
+                matrix.unchecked = False
                 changed.append(matrix)
             else:
                 wanted += [(matrix, *tile, where) for tile, where in home.items()]
@@ -470,18 +485,6 @@ def joined_tasks(
     """
     program = interchanges(partial_sums(near_large(place(graph, maps))))
     return coarsen(program, rowwise, window)
-
-
-def _chunk_size(chunks: tuple[tuple[int, ...], ...]) -> int | None:
-    """Return the size of square chunks, all alike but for smaller ones at the end; else None."""
-    sizes = {sizes[0] for sizes in chunks if len(sizes) > 1 or len(chunks) == 1}
-    if len(sizes) != 1:
-        return None
-    (size,) = sizes
-    regular = all(
-        all(part == size for part in parts[:-1]) and 0 < parts[-1] <= size for parts in chunks
-    )
-    return size if regular and size > 0 else None
 
 
 def _asking(graph: Any, wheres: Sequence[Where]) -> tuple[Any, list[Hashable]]:

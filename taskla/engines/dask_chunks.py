@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Hashable, Sequence
-from itertools import pairwise
-from typing import Any
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,29 @@ from taskla.engines.dask_strips import Position, Strips, tile_of
 from taskla.errors import SingularMatrixError
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_mixed import MixedStore
 from taskla.matrix_store import allocate, merge_triangles, triangle
+from taskla.precision import Codes, PrecisionMap
 
-__all__ = ["assembled", "chunk_of", "guarded", "piece_of", "pivots_from", "pivots_of"]
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = [
+    "PIECE",
+    "assembled",
+    "chunk_of",
+    "chunk_size",
+    "guarded",
+    "in_chunk",
+    "piece_of",
+    "pivots_from",
+    "pivots_of",
+    "sizes_along",
+    "sizes_of",
+]
+
+#: Rows, about, of a chunk that is a piece of a strip.
+PIECE = 2048
 
 
 def chunk_of(
@@ -38,6 +59,46 @@ def chunk_of(
     return array
 
 
+def chunk_size(chunks: tuple[tuple[int, ...], ...]) -> int | None:
+    """Return the size of square chunks, all alike but for smaller ones at the end; else None."""
+    sizes = {sizes[0] for sizes in chunks if len(sizes) > 1 or len(chunks) == 1}
+    if len(sizes) != 1:
+        return None
+    (size,) = sizes
+    regular = all(
+        all(part == size for part in parts[:-1]) and 0 < parts[-1] <= size for parts in chunks
+    )
+    return size if regular and size > 0 else None
+
+
+def sizes_of(n: int, size: int) -> tuple[int, ...]:
+    """Return the sizes of n things in parts of a size."""
+    return tuple(min(size, n - start) for start in range(0, n, size)) or (0,)
+
+
+def sizes_along(chunks: tuple[int, ...], nb: int) -> tuple[int, ...]:
+    """Return sizes of chunks along a strip: those given, if they end where tiles end."""
+    if all(end % nb == 0 for end in accumulate(chunks[:-1])):
+        return chunks
+    return sizes_of(sum(chunks), max(1, PIECE // nb) * nb)
+
+
+def in_chunk(x: da.Array, layout: Layout, i: int, j: int) -> Where:
+    """Where a tile is among chunks that may hold several."""
+    at: list[int] = []
+    part: list[int] = []
+    whole = True
+    for chunks, tile in zip(x.chunks, (layout.rows(i), layout.cols(j)), strict=True):
+        ends = list(accumulate(chunks))
+        number = bisect_right(ends, tile.start)
+        begin = ends[number] - chunks[number]
+        at.append(number)
+        part += [tile.start - begin, tile.stop - begin]
+        whole &= chunks[number] == tile.stop - tile.start
+    top, bottom, left, right = part
+    return Where((x.name, *at), -1 if whole else (top, bottom, left, right))
+
+
 def piece_of(
     along: int,
     shape: tuple[int, int],
@@ -53,8 +114,8 @@ def piece_of(
             one.array == other.array and one.end == other.begin for one, other in pairwise(spots)
         )
         whole = last.end - first.begin == shape[0] and not any(part for *_, part in parts)
-        if neighbours and whole:
-            strip: NDArray[Any] = values[0].arrays[first.array]
+        strip: NDArray[Any] = values[0].arrays[first.array]
+        if neighbours and whole and strip.dtype == dtype:
             return strip[:, first.begin : last.end] if along else strip[first.begin : last.end]
     piece = np.zeros(shape[::-1] if along else shape, dtype, order="F")
     for begin, number, position, uplo in parts:
@@ -97,10 +158,16 @@ def assembled(
     dtype: np.dtype[Any],
     keys: list[Hashable],
     where: dict[tuple[int, int], Where],
+    formats: tuple[Codes, PrecisionMap | None] | None = None,
 ) -> TiledMatrix:
-    """Return a matrix in this process's memory."""
+    """Return a matrix in this process's memory, of tiles in several formats if these are given."""
     by_key = dict(zip(keys, values, strict=True))
-    result = TiledMatrix(layout, dtype, allocate(layout, dtype, np.zeros))
+    if formats is None:
+        result = TiledMatrix(layout, dtype, allocate(layout, dtype, np.zeros))
+    else:
+        codes, precision = formats
+        store = MixedStore(layout, dtype, codes, list(layout.tiles()), precision)
+        result = TiledMatrix(layout, dtype, store)
     for (i, j), (key, position) in where.items():
         result.put(i, j, tile_of(by_key[key], position))
     return result

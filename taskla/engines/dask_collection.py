@@ -15,7 +15,7 @@ from taskla.matrix_place import Alone
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Collection", "Gathering", "Home", "joined"]
+__all__ = ["Collection", "Gathering", "Home", "joined", "tokenize_tiles"]
 
 
 class Home(Protocol):
@@ -47,8 +47,11 @@ class Collection:
     where : dict of (int, int) to Where
     graph : dask.highlevelgraph.HighLevelGraph
         The graph that its keys are in, with all that they need.
+    unchecked : bool
+        Whether the next program is to check that its entries are finite.
     """
 
+    unchecked: bool = False
     engine: Home
     where: dict[tuple[int, int], Where]
     graph: Any
@@ -165,3 +168,11 @@ def joined(
         return merged
     layers = {**merged.layers, name: MaterializedLayer(tasks)}
     return HighLevelGraph(layers, {**merged.dependencies, name: set(merged.layers)})
+
+
+def tokenize_tiles(A: Any, *more: Any) -> str:
+    """Return a name for what a matrix holds."""
+    from dask.base import tokenize
+
+    found: str = tokenize(sorted(A.where.items(), key=str), A.layout, A.dtype.str, *more)
+    return found

@@ -10,7 +10,6 @@ import numpy as np
 
 from taskla.coarsening import INITIAL, Coarse
 from taskla.engines.dask_collection import Collection
-from taskla.engines.dask_matrix import DaskMatrix
 from taskla.engines.dask_program import Where
 from taskla.graph import Grid, TaskGraph
 
@@ -85,8 +84,9 @@ def to_be_checked(given: Mapping[Grid, Any]) -> dict[int, str]:
     """The tiles to be checked, and which part of each."""
     checked: dict[int, str] = {}
     for grid, matrix in given.items():
-        if isinstance(matrix, DaskMatrix) and matrix.unchecked:
-            triangle = "G" if matrix.uplo is None else matrix.uplo[0].upper()
+        if isinstance(matrix, Collection) and matrix.unchecked:
+            uplo = getattr(matrix, "uplo", None)
+            triangle = "G" if uplo is None else uplo[0].upper()
             for i, j in matrix.where:
                 checked[grid.base + i + j * grid.mt] = triangle if i == j else "G"
     return checked

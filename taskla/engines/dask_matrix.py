@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import uuid
-from bisect import bisect_right
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from taskla.distributions import Distribution
-from taskla.engines.dask_chunks import assembled, chunk_of, guarded, piece_of
-from taskla.engines.dask_collection import Collection, Gathering, Home, joined
+from taskla.engines.dask_chunks import (
+    PIECE,
+    assembled,
+    chunk_of,
+    guarded,
+    in_chunk,
+    piece_of,
+    sizes_along,
+    sizes_of,
+)
+from taskla.engines.dask_collection import Collection, Gathering, Home, joined, tokenize_tiles
+from taskla.engines.dask_formats import Formats, of_blocks, strips, tile_squares_of, with_precision
 from taskla.engines.dask_program import Where
 from taskla.engines.dask_strips import Position
 from taskla.engines.dask_vector import DaskVector
 from taskla.engines.dask_work import Made, made
-from taskla.formats import working_dtype
+from taskla.formats import format_of, working_dtype
 from taskla.graph import Grid
 from taskla.matrix import BlockFunction, TiledMatrix
-from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_layout import Layout, MapTiles, Uplo
+from taskla.matrix_mixed import Block
 from taskla.matrix_place import Collectives
 from taskla.matrix_store import triangle
+from taskla.precision import NAMES, Codes, Precision, PrecisionMap
 from taskla.tile import Tile
 
 if TYPE_CHECKING:
     import dask.array as da
 
 __all__ = ["DaskMatrix", "Fill"]
-
-#: Rows, about, of a chunk that is a piece of a strip.
-PIECE = 2048
 
 Fill = Literal["triangle", "symmetric", "hermitian"] | None
 
@@ -49,11 +56,13 @@ class DaskMatrix(Collection, TiledMatrix):
 
     Attributes
     ----------
-    m, n, nb, shape, mt, nt, uplo, layout, dtype, distribution
+    m, n, nb, shape, mt, nt, uplo, layout, dtype, distribution, format_map, precision
         As of `TiledMatrix`.
     order : {"F"}
     nbytes : int
-        Bytes in all of its tiles.
+        Bytes in all of its tiles, as they are stored.
+    mixed : Formats or None
+        The formats of tiles that have their own.
     engine : DaskEngine
     """
 
@@ -68,6 +77,7 @@ class DaskMatrix(Collection, TiledMatrix):
         graph: Any,
         distribution: Distribution | None = None,
         unchecked: bool = False,
+        formats: Formats | None = None,
     ) -> None:
         self.layout = layout
         self.m, self.n, self.nb, self.uplo = layout.m, layout.n, layout.nb, layout.uplo
@@ -75,14 +85,19 @@ class DaskMatrix(Collection, TiledMatrix):
         self.mt, self.nt = layout.mt, layout.nt
         self.dtype = dtype
         self.distribution = engine.distribution if distribution is None else distribution
+        self._formats = formats
+        # nothing is in the memory of this process
+        self._store = None  # type: ignore[assignment]
         self.nbytes = layout.entries * dtype.itemsize
+        if formats is not None:
+            self.nbytes = formats.nbytes(layout, dtype)
         self.order = "F"
         self.writeable = True
         self.engine = engine
         self.where = dict(where)
         self.graph = graph
-        #: whether the next program is to check that its entries are finite
         self.unchecked = unchecked
+        self.accuracy = None
 
     def __repr__(self) -> str:
         return (
@@ -90,6 +105,23 @@ class DaskMatrix(Collection, TiledMatrix):
             f"{self.mt} x {self.nt} tiles, uplo={self.uplo!r}, {self.nbytes} bytes, "
             f"{len(set(self.tile_keys()))} keys)"
         )
+
+    @property
+    def mixed(self) -> Formats | None:  # type: ignore[override]
+        """The formats of tiles that have their own; None for a matrix of one data type."""
+        return self._formats
+
+    @property
+    def precision(self) -> PrecisionMap | None:
+        """The map that its tiles have their formats from, if they have one."""
+        return None if self._formats is None else self._formats.precision
+
+    @property
+    def format_map(self) -> NDArray[np.str_]:
+        """Names of the tiles' formats, shape (mt, nt); a new array."""
+        if self._formats is None:
+            return np.full((self.mt, self.nt), format_of(self.dtype).name)
+        return np.array(NAMES)[self._formats.codes]
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DaskMatrix cannot be pickled: pass its to_dask(), or to_array()")
@@ -117,7 +149,7 @@ class DaskMatrix(Collection, TiledMatrix):
         function = (f"function-{token}",)
         tasks: dict[Hashable, Task] = {function: DataNode(function, f)}
         where: dict[tuple[int, int], Where] = {}
-        for (strip, rank), tiles in _strips(layout, owners).items():
+        for (strip, rank), tiles in strips(layout, owners).items():
             key = (f"assemble-{token}", strip, rank)
             numbers = tuple(grid.base + i + j * grid.mt for i, j in tiles)
             shape = Made(numbers, 1 if layout.uplo == "upper" else 0, True)
@@ -155,6 +187,21 @@ class DaskMatrix(Collection, TiledMatrix):
         return cls(layout, dtype, engine, where, graph, distribution)
 
     @classmethod
+    def of_tiles(
+        cls,
+        engine: Home,
+        block: Block,
+        layout: Layout,
+        dtype: np.dtype[Any],
+        precision: PrecisionMap | Codes,
+        distribution: Distribution | None = None,
+        map_tiles: MapTiles | None = None,
+    ) -> Self:
+        """Return a matrix of tiles in formats of their own, which go to the workers as stored."""
+        where, graph, formats = of_blocks(block, layout, dtype, precision, map_tiles)
+        return cls(layout, dtype, engine, where, graph, distribution, formats=formats)
+
+    @classmethod
     def of_dask(
         cls,
         engine: Home,
@@ -169,11 +216,11 @@ class DaskMatrix(Collection, TiledMatrix):
             x = x[:, None]
         # along strips chunks may hold several tiles: these go to one worker together
         along = 1 if layout.uplo == "upper" else 0
-        sizes = [_sizes(layout.m, layout.nb), _sizes(layout.n, layout.nb)]
-        sizes[along] = _along(x.chunks[along], layout.nb)
+        sizes = [sizes_of(layout.m, layout.nb), sizes_of(layout.n, layout.nb)]
+        sizes[along] = sizes_along(x.chunks[along], layout.nb)
         if x.chunks != tuple(sizes):
             x = x.rechunk(tuple(sizes), method="tasks")
-        where = {(i, j): _in_chunk(x, layout, i, j) for i, j in layout.tiles()}
+        where = {(i, j): in_chunk(x, layout, i, j) for i, j in layout.tiles()}
         return cls(layout, dtype, engine, where, x.dask, distribution, unchecked)
 
     def like(self, dtype: DTypeLike | None = None) -> DaskMatrix:
@@ -191,12 +238,35 @@ class DaskMatrix(Collection, TiledMatrix):
             self.graph,
             self.distribution,
             self.unchecked,
+            self._formats,
         )
 
+    def with_precision(
+        self, precision: Precision, *, map_tiles: MapTiles | None = None
+    ) -> DaskMatrix:
+        """Return a matrix of the same tiles in the formats of a map: see `TiledMatrix`.
+
+        For an adaptive map the norms of the tiles are computed at once, by workers; all that comes
+        after is lazy, and computes the tiles again unless they are persisted. `map_tiles` is not
+        used.
+        """
+        found: DaskMatrix = with_precision(self, precision)
+        return found
+
+    def tile_squares(self) -> NDArray[np.float64]:
+        """Return the sums of squares of the tiles, (mt, nt), computed by workers at once.
+
+        Raises
+        ------
+        ValueError
+            When there are infs or NaNs.
+        """
+        return tile_squares_of(self)
+
     def astype(self, dtype: DTypeLike) -> DaskMatrix:
-        """Return a copy in another dtype; TypeError for complex to real."""
+        """Return a copy in another dtype, which all tiles have; TypeError for complex to real."""
         wanted = np.dtype(dtype)
-        if wanted == self.dtype:
+        if wanted == self.dtype and self._formats is None:
             return self.copy()
         if not np.can_cast(self.dtype, wanted, "same_kind"):
             raise TypeError(f"dtype is {wanted}, and the matrix is {self.dtype}")
@@ -219,6 +289,7 @@ class DaskMatrix(Collection, TiledMatrix):
             self.graph,
             self.distribution,
             result.unchecked,
+            self._formats,
         )
 
     def redistribute(self, distribution: str | Distribution) -> DaskMatrix:
@@ -307,6 +378,7 @@ class DaskMatrix(Collection, TiledMatrix):
             shape = _length(self.layout.rows(i)), _length(self.layout.cols(j))
             return np.zeros(shape, self.dtype, order="F")
         (array,) = self.engine.fetch(self.graph, [self.where[i, j]])
+        array = array.astype(self.dtype, copy=False)
         return triangle(array, self.uplo) if i == j else array
 
     def _exists(self, i: int, j: int) -> None:
@@ -341,7 +413,7 @@ class DaskMatrix(Collection, TiledMatrix):
         if fill not in (None, "triangle", "symmetric", "hermitian") or (fill and not self.uplo):
             allowed = "None, triangle, symmetric, hermitian" if self.uplo else "None"
             raise ValueError(f"fill is {fill!r}; allowed: {allowed}")
-        rows, cols = _sizes(self.m, self.nb), _sizes(self.n, self.nb)
+        rows, cols = sizes_of(self.m, self.nb), sizes_of(self.n, self.nb)
         name, tasks = self._chunks(fill or "triangle", rows, cols)
         return da.Array(joined([self.graph], name, tasks), name, (rows, cols), dtype=self.dtype)
 
@@ -383,8 +455,8 @@ class DaskMatrix(Collection, TiledMatrix):
 
         along = 1 if self.uplo == "upper" else 0
         count = max(1, PIECE // self.nb)
-        sizes = [_sizes(self.m, self.nb), _sizes(self.n, self.nb)]
-        sizes[along] = _sizes(self.shape[along], count * self.nb)
+        sizes = [sizes_of(self.m, self.nb), sizes_of(self.n, self.nb)]
+        sizes[along] = sizes_of(self.shape[along], count * self.nb)
         name = f"tile-{tokenize_tiles(self, count)}"
         tasks: dict[Hashable, Any] = {}
         for piece, strip in np.ndindex(len(sizes[along]), len(sizes[1 - along])):
@@ -405,58 +477,13 @@ class DaskMatrix(Collection, TiledMatrix):
         return da.Array(graph, name, tuple(sizes), dtype=self.dtype)
 
     def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        return assembled, (self.layout, self.dtype, self.tile_keys(), self.where)
+        about = self.layout, self.dtype, self.tile_keys(), self.where, self._formats
+        return assembled, about
 
     def _rebuilt(self, graph: Any) -> DaskMatrix:
         result = self.copy()
         result.graph = graph
         return result
-
-
-def tokenize_tiles(A: DaskMatrix, *more: Any) -> str:
-    """Return a name for what a matrix holds."""
-    from dask.base import tokenize
-
-    found: str = tokenize(sorted(A.where.items(), key=str), A.layout, A.dtype.str, *more)
-    return found
-
-
-def _strips(layout: Layout, owners: Distribution) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Tiles in strips of one rank: tile columns, or rows of an upper triangle."""
-    owner = owners(*np.indices((layout.mt, layout.nt)))
-    strips: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for i, j in layout.tiles():
-        along = i if layout.uplo == "upper" else j
-        strips.setdefault((along, int(owner[i, j])), []).append((i, j))
-    return strips
-
-
-def _sizes(n: int, size: int) -> tuple[int, ...]:
-    """Return the sizes of n things in parts of a size."""
-    return tuple(min(size, n - start) for start in range(0, n, size)) or (0,)
-
-
-def _along(chunks: tuple[int, ...], nb: int) -> tuple[int, ...]:
-    """Return sizes of chunks along a strip: those given, if they end where tiles end."""
-    if all(end % nb == 0 for end in accumulate(chunks[:-1])):
-        return chunks
-    return _sizes(sum(chunks), max(1, PIECE // nb) * nb)
-
-
-def _in_chunk(x: da.Array, layout: Layout, i: int, j: int) -> Where:
-    """Where a tile is among chunks that may hold several."""
-    at: list[int] = []
-    part: list[int] = []
-    whole = True
-    for chunks, tile in zip(x.chunks, (layout.rows(i), layout.cols(j)), strict=True):
-        ends = list(accumulate(chunks))
-        number = bisect_right(ends, tile.start)
-        begin = ends[number] - chunks[number]
-        at.append(number)
-        part += [tile.start - begin, tile.stop - begin]
-        whole &= chunks[number] == tile.stop - tile.start
-    top, bottom, left, right = part
-    return Where((x.name, *at), -1 if whole else (top, bottom, left, right))
 
 
 def _length(part: slice) -> int:

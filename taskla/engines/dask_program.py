@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.coarsening import INITIAL, Coarse, Joined
-from taskla.engines.dask_strips import Position
+from taskla.engines.dask_strips import Position, is_packed
 from taskla.engines.dask_task import About, Described
 from taskla.engines.dask_work import Found, Made, Share, packed, run, select
 from taskla.graph import Grid, TaskGraph
@@ -99,7 +99,7 @@ class _Maker:
         self._graph = coarse.program.graph
         self._bases = np.array([grid.base for grid in self._graph.grids])
         self._matrices = [grid for grid in self._graph.grids if not grid.scratch]
-        grids = [(g.name, g.mt, g.nt, format_name(g.dtype)) for g in self._matrices]
+        grids = [(g.name, g.mt, g.nt, g.format or format_name(g.dtype)) for g in self._matrices]
         self._described = Described(token, self._graph.name or "graph", tuple(grids))
         self._importance = _importance(coarse)
         self._keys: list[Hashable] = []
@@ -212,6 +212,9 @@ def _importance(coarse: Coarse) -> NDArray[np.int64]:
     return importance
 
 
+#: What leaves a tile as a number format can store it.
+_ROUNDING = ("round", "lag2")
+
 #: What a task is known by if it does any of these: a panel decides how fast everything else goes.
 _PANELS = ("potrf", "getrf", "getrf_nopiv", "trtri", "lauum")
 
@@ -246,6 +249,7 @@ def _made(
     """The strips that a task makes, and where in its value tiles are."""
     outputs = set(task.outputs)
     written = np.unique(piece.tiles[piece.modes != Access.R]).tolist()
+    rounded = _rounded(piece)
     made: list[Made] = []
     for grid in graph.grids:
         axis = 1 if grid.base in rowwise else 0
@@ -256,7 +260,8 @@ def _made(
             # scratch that nobody else has seen or will see comes and goes with the task
             and (not grid.scratch or tile in outputs or tile in task.inputs)
         ]
-        made += _runs(mine, grid, axis, outputs, task.final)
+        format = grid.format if is_packed(grid.format, grid.dtype) else None
+        made += _runs(mine, grid, axis, outputs, task.final, rounded if format else set(), format)
     positions: dict[int, int] = {}
     for strip in made:
         for tile in strip.tiles if strip.returned else ():
@@ -264,19 +269,43 @@ def _made(
     return made, positions
 
 
+def _rounded(piece: TaskGraph) -> set[int]:
+    """The tiles that are numbers of their format at the end: the others are still summed up."""
+    if not any(name in _ROUNDING for name in piece.operations):
+        return set()
+    writes = np.flatnonzero(piece.modes != Access.R)[::-1]
+    tiles, last = np.unique(piece.tiles[writes], return_index=True)
+    kinds = [number for number, name in enumerate(piece.operations) if name in _ROUNDING]
+    mine = np.isin(piece.kind[piece.task_of_access[writes[last]]], kinds)
+    return set(tiles[mine].tolist())
+
+
 def _runs(
-    tiles: list[int], grid: Grid, axis: int, outputs: set[int], final: set[int]
+    tiles: list[int],
+    grid: Grid,
+    axis: int,
+    outputs: set[int],
+    final: set[int],
+    packed: set[int],
+    format: str | None,
 ) -> list[Made]:
     """Neighbours of one fate, in strips."""
     rows, columns = (index.tolist() for index in grid.coordinates(np.array(tiles, dtype=np.int64)))
     along, across = (columns, rows) if axis else (rows, columns)
     order = sorted(range(len(tiles)), key=lambda at: (across[at], along[at]))
     keyed = [
-        (across[at], along[at] - place, tiles[at] in outputs, tiles[at] in final)
+        (
+            across[at],
+            along[at] - place,
+            tiles[at] in packed and tiles[at] in outputs,
+            tiles[at] in outputs,
+            tiles[at] in final,
+        )
         for place, at in enumerate(order)
     ]
     result = []
     pairs = zip(keyed, order, strict=True)
-    for (*_, returned, _), alike in groupby(pairs, key=lambda pair: pair[0]):
-        result.append(Made(tuple(tiles[at] for _, at in alike), axis, returned))
+    for (*_, pack, returned, _), alike in groupby(pairs, key=lambda pair: pair[0]):
+        stored = format if pack and format else ""
+        result.append(Made(tuple(tiles[at] for _, at in alike), axis, returned, stored))
     return result

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from taskla import schedulers
 from taskla.engines.crew import Each, Job, conduct
 from taskla.engines.dask_memory import pool
-from taskla.engines.dask_strips import Position, Spot, Strips, tile_of
+from taskla.engines.dask_strips import Position, Spot, Strips, stored, tile_of
 from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.fusion import fuse
@@ -68,11 +68,14 @@ class Made(NamedTuple):
         Along which they are neighbours.
     returned : bool
         Whether anybody wants them when the task is done.
+    format : str
+        In which they are packed then; "" for as they are.
     """
 
     tiles: tuple[int, ...]
     axis: int
     returned: bool
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,10 +170,10 @@ def _run(share: Share, values: Sequence[Any], note: Note | None = None) -> Strip
     _execute(graph, execution, share, note)
     arrays, spots = _returned(share, arrays, spots)
     for value, position in share.carried:
-        array, begin, end, axis = values[value].spots[position]
-        strip = values[value].arrays[array]
+        spot = values[value].spots[position]
+        strip = values[value].arrays[spot.array]
         # the strip goes along if all of it is carried, else the tile alone
-        spots.append(Spot(_number(arrays, strip), begin, end, axis))
+        spots.append(spot._replace(array=_number(arrays, strip)))
     return Strips(arrays, spots)
 
 
@@ -287,11 +290,19 @@ def _fill(place: NDArray[Any], content: NDArray[Any] | None) -> None:
 def _returned(
     share: Share, arrays: list[NDArray[Any]], spots: list[Spot]
 ) -> tuple[list[NDArray[Any]], list[Spot]]:
-    """Leave out the strips that nobody wants."""
-    kept = [number for number, strip in enumerate(share.made) if strip.returned]
-    moved = {number: at for at, number in enumerate(kept)}
-    wanted = [spot._replace(array=moved[spot.array]) for spot in spots if spot.array in moved]
-    return [arrays[number] for number in kept], wanted
+    """Leave out the strips that nobody wants, and pack those of formats that take less room."""
+    kept: list[NDArray[Any]] = []
+    wanted: list[Spot] = []
+    for number, strip in enumerate(share.made):
+        if not strip.returned:
+            continue
+        array, mine = arrays[number], [spot for spot in spots if spot.array == number]
+        if strip.format:
+            tiles = [array[:, s.begin : s.end] if s.axis else array[s.begin : s.end] for s in mine]
+            array, mine = stored(tiles, strip.axis, strip.format)
+        wanted += [spot._replace(array=len(kept)) for spot in mine]
+        kept.append(array)
+    return kept, wanted
 
 
 def _execute(graph: TaskGraph, execution: Execution, share: Share, note: Note | None) -> None:
@@ -320,8 +331,8 @@ def select(positions: Sequence[int], strips: Strips) -> Strips:
     arrays: list[NDArray[Any]] = []
     spots = []
     for position in positions:
-        array, begin, end, axis = strips.spots[position]
-        spots.append(Spot(_number(arrays, strips.arrays[array]), begin, end, axis))
+        spot = strips.spots[position]
+        spots.append(spot._replace(array=_number(arrays, strips.arrays[spot.array])))
     return Strips(arrays, spots)
 
 

@@ -14,7 +14,7 @@ from taskla import kernels
 from taskla.engines.base import TileSource
 from taskla.engines.merging import acts_as_one, merged
 from taskla.errors import NotPositiveDefiniteError, SingularMatrixError
-from taskla.formats import format_of
+from taskla.formats import FORMATS, dtype_of
 from taskla.graph import Grid, Kind, TaskGraph
 from taskla.operations import Access
 from taskla.tile import Tile
@@ -54,8 +54,13 @@ class Execution:
         self, graph: TaskGraph, matrices: Sequence[TileSource], held: Iterable[int] = ()
     ) -> None:
         self._graph = graph
-        self._kernels = [_bind(kind) for kind in graph.kinds]
-        self._arity = [len(kind.definition.modes) for kind in graph.kinds]
+        self._workspaces: list[NDArray[np.uint8]] = []
+        self._kernels = [self._bind(kind) for kind in graph.kinds]
+        # operands of several formats go the longer way
+        self._arity = [
+            0 if kind.precision and kind.definition.panel else len(kind.definition.modes)
+            for kind in graph.kinds
+        ]
         self._kind = graph.kind.data
         self._begin = graph.indptr.data
         self._numbers = graph.tiles.data
@@ -65,7 +70,6 @@ class Execution:
         for number in held:
             self._uses[number] += 1
         self._uses_lock = threading.Lock()
-        self._workspaces: list[NDArray[np.uint8]] = []
 
     def __call__(self, task: int) -> None:
         """Run a task; an error gets a note that names the tile."""
@@ -130,13 +134,18 @@ class Execution:
 
     def _panel(self, task: int, operands: list[list[int]]) -> Iterator[Call]:
         """Yield the one call of a task whose operands are matrices of one or several tiles."""
-        modes = self._graph.kinds[self._kind[task]].definition.modes
+        kind = self._graph.kinds[self._kind[task]]
+        modes = kind.definition.modes
         arguments, copies = [], []
         for numbers, mode in zip(operands, modes, strict=True):
             tiles = [self._tile(number) for number in numbers]
-            whole = Tile.merge(tiles, (len(tiles), 1))
+            dtype = tiles[0].array.dtype
+            if kind.precision and dtype.kind in "fc":
+                # the tiles of a column may be of several formats
+                dtype = kind.dtype
+            whole = Tile.merge(tiles, (len(tiles), 1)) if tiles[0].array.dtype == dtype else None
             if whole is None:
-                whole, workspace = self._gather(tiles)
+                whole, workspace = self._gather(tiles, dtype)
                 copies.append((whole, workspace, tiles, mode))
             arguments.append(whole)
         yield [numbers[0] for numbers in operands], arguments
@@ -146,10 +155,11 @@ class Execution:
                     tile.array[...] = part
             self._workspaces.append(workspace)
 
-    def _gather(self, tiles: Sequence[Tile]) -> tuple[Tile, NDArray[np.uint8]]:
+    def _gather(
+        self, tiles: Sequence[Tile], dtype: np.dtype[Any]
+    ) -> tuple[Tile, NDArray[np.uint8]]:
         """Copy tiles that lie apart in memory into one column, in a workspace for many uses."""
         rows, cols = sum(tile.rows for tile in tiles), tiles[0].cols
-        dtype = tiles[0].array.dtype
         size = rows * cols * dtype.itemsize
         try:
             workspace = self._workspaces.pop()
@@ -161,6 +171,63 @@ class Execution:
         for tile, part in zip(tiles, _parts(whole, tiles), strict=True):
             part[...] = tile.array
         return whole, workspace
+
+    # -- number formats ----------------------------------------------------------------------------
+
+    def _bind(self, kind: Kind) -> Kernel:
+        """Return the kernel of a kind of tasks.
+
+        Where tasks have formats of their own, what a kernel reads may be narrower: it is widened.
+        """
+        precision, compression = kind.precision, kind.compression
+        known = precision is None or (
+            precision in FORMATS
+            and kind.dtype
+            in (dtype_of(precision, kind.dtype.kind == "c"), FORMATS[precision].storage)
+        )
+        if compression or not known:
+            raise ValueError(
+                f"there is no {kind.operation} on {kind.dtype} tiles with precision {precision!r} "
+                f"and compression {compression!r}; tiles are not compressed, and computed with in "
+                "the data type that holds their format"
+            )
+        if (packed := self._packed(kind)) is not None:
+            return packed
+        kernel = kernels.bind(kind.operation, kind.dtype, kind.params)
+        reads = [mode == Access.R for mode in kind.definition.modes]
+        if not precision or kind.definition.panel or kind.operation == "lag2" or not any(reads):
+            return kernel
+        return self._widening(kernel, precision, reads)
+
+    def _packed(self, kind: Kind) -> Kernel | None:
+        """Return the kernel of products whose operands are as they are stored, None for others."""
+        name = kind.precision
+        if name is None or kind.operation != "gemm":
+            return None
+        storage = FORMATS[name].storage
+        operands = {
+            self._graph.grid_of(int(self._graph.tiles[self._graph.indptr[task]])).dtype
+            for task in np.flatnonzero(self._graph.kind == self._graph.kinds.index(kind))[:1]
+        }
+        if operands != {storage} or storage == kind.dtype:
+            return None
+        return kernels.bind(kind.operation, storage, kind.params)
+
+    def _widening(self, kernel: Kernel, precision: str, reads: list[bool]) -> Kernel:
+        """Return a kernel that takes operands of other formats, copied to a workspace first."""
+        wanted = {kind: dtype_of(precision, kind == "c") for kind in "fc"}
+
+        def widening(*tiles: Tile) -> None:
+            arguments, used = list(tiles), []
+            for at, tile in enumerate(tiles):
+                held = tile.array.dtype
+                if reads[at] and held != (dtype := wanted.get(held.kind, held)):
+                    arguments[at], workspace = self._gather([tile], dtype)
+                    used.append(workspace)
+            kernel(*arguments)
+            self._workspaces += used
+
+        return widening
 
     # -- errors, scratch ---------------------------------------------------------------------------
 
@@ -288,18 +355,6 @@ def _ask(grid: Grid, matrix: TileSource, i: int, j: int) -> Tile:
             f"tile ({i}, {j}) of the matrix given is {tile.array.dtype}"
         )
     return tile
-
-
-def _bind(kind: Kind) -> Kernel:
-    """Return the kernel of a kind of tasks."""
-    precision, compression = kind.precision, kind.compression
-    if compression or (precision and precision != format_of(kind.dtype).name):
-        raise ValueError(
-            f"engine 'threads' has no {kind.operation} on {kind.dtype} tiles with precision "
-            f"{precision!r} and compression {compression!r}; it computes in the tiles' own format, "
-            "without compression"
-        )
-    return kernels.bind(kind.operation, kind.dtype, kind.params)
 
 
 def _scratch_uses(graph: TaskGraph) -> dict[int, int]:

@@ -219,7 +219,7 @@ class JobRecording(Recording):
                     j,
                     int(exchange.sender[message]),
                     int(exchange.target[message]),
-                    height * width * grid.dtype.itemsize,
+                    height * width * grid.itemsize,
                     sent[message],
                     max(came, sent[message]),
                 )

@@ -8,9 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla.exchange import Part
+from taskla.formats import FORMATS
+from taskla.graph import Grid
+from taskla.rounding import pack, unpack
 from taskla.tile import Tile
 
-__all__ = ["Strips", "flat", "room"]
+__all__ = ["Strips", "flat", "packed", "packing", "room_for", "unpack_to"]
+
+#: Bytes before a packed tile: its scale.
+_SCALE = 8
 
 
 class Strips:
@@ -72,3 +78,44 @@ def room(array: NDArray[Any]) -> NDArray[Any]:
     """Return where a tile can be received to: itself, if its columns follow one another."""
     whole = array.T
     return whole if whole.flags.c_contiguous else np.empty(whole.shape, whole.dtype)
+
+
+def packing(grid: Grid) -> str | None:
+    """Return the format in which tiles travel, None for those that travel as they are held."""
+    if grid.format is None or FORMATS[grid.format].storage == FORMATS[grid.format].real:
+        return None
+    return grid.format
+
+
+def packed(array: NDArray[Any], format: str) -> NDArray[np.uint8]:
+    """Return a tile as its format stores it, in one block of memory."""
+    block = _block(array, format)
+    _, block[:_SCALE].view(np.float64)[0] = pack(array, format, out=_stored(block, array, format))
+    return block
+
+
+def room_for(array: NDArray[Any], format: str | None) -> NDArray[Any]:
+    """Return where a tile can be received to, packed or not."""
+    return room(array) if format is None else _block(array, format)
+
+
+def unpack_to(array: NDArray[Any], block: NDArray[Any], format: str | None) -> None:
+    """Copy what was received to a tile, where it is not there already."""
+    if format is not None:
+        scale = float(block[:_SCALE].view(np.float64)[0])
+        unpack(_stored(block, array, format), format, scale, out=array)
+    elif not np.may_share_memory(block, array):
+        array.T[...] = block
+
+
+def _block(array: NDArray[Any], format: str) -> NDArray[np.uint8]:
+    return np.empty(_SCALE + array.size * _storage(array, format).itemsize, np.uint8)
+
+
+def _stored(block: NDArray[Any], array: NDArray[Any], format: str) -> NDArray[Any]:
+    return block[_SCALE:].view(_storage(array, format)).reshape(array.shape, order="F")
+
+
+def _storage(array: NDArray[Any], format: str) -> np.dtype[Any]:
+    found = FORMATS[format]
+    return found.complex_storage if array.dtype.kind == "c" else found.storage

@@ -20,7 +20,7 @@ from taskla.engines.execution import Execution
 from taskla.engines.graph_run import GraphRun
 from taskla.engines.mpi_memory import Neighbours
 from taskla.engines.mpi_presence import Presence
-from taskla.engines.mpi_strips import Strips, flat, room
+from taskla.engines.mpi_strips import Strips, flat, packed, packing, room_for, unpack_to
 from taskla.exchange import Exchange, Part
 from taskla.tile import Tile
 
@@ -184,7 +184,7 @@ class Traffic:
         for message in messages:
             number = int(self._exchange.tile[message])
             if number not in copies:
-                copies[number] = flat(self._execution.tile(number).array, True)
+                copies[number] = self._outgoing(message, self._execution.tile(number), True)
             self._copies[message] = copies[number]
 
     # -- the attending thread's side ---------------------------------------------------------------
@@ -280,17 +280,26 @@ class Traffic:
 
     def _send(self, messages: list[int]) -> None:
         """Send tiles that are there, the most urgent first; one to many ranks is packed once."""
-        packed: dict[int, NDArray[Any]] = {}
+        buffers: dict[int, NDArray[Any]] = {}
         for message in sorted(messages, key=lambda m: -self._exchange.priority[m]):
             number = int(self._exchange.tile[message])
             buffer = self._copies.pop(message, None)
             if buffer is None and not self._in_place[message]:
-                if number not in packed:
-                    packed[number] = flat(self._execution.tile(number).array, False)
-                buffer = packed[number]
+                if number not in buffers:
+                    buffers[number] = self._outgoing(message, self._execution.tile(number), False)
+                buffer = buffers[number]
             self._isend(message, buffer)
             if number in self._scratch:
                 self._execution.release((number,))
+
+    def _outgoing(self, message: int, tile: Tile, copy: bool) -> NDArray[Any]:
+        """Return a tile as it travels: packed, where its format is less than what it is held in."""
+        format = self._format(message)
+        return flat(tile.array, copy) if format is None else packed(tile.array, format)
+
+    def _format(self, message: int) -> str | None:
+        """Return the format that the tile of a message is packed in, if it is."""
+        return packing(self._exchange.graph.grid_of(int(self._exchange.tile[message])))
 
     def _isend(self, message: int, buffer: NDArray[Any] | None) -> None:
         """Send a tile, or the word that it can be read in place."""
@@ -337,7 +346,7 @@ class Traffic:
         message = int(self._part.received[slot])
         source, tag = int(self._exchange.sender[message]), int(self._exchange.tag[message])
         tile = self._strips.tile(slot)
-        buffer = room(tile.array)
+        buffer = room_for(tile.array, self._format(message))
         self._coming.append(self._comm.Irecv(buffer, source, tag))
         self._receiving.append((slot, tile, buffer))
         self._sizes[slot] = tile.array.nbytes
@@ -353,8 +362,7 @@ class Traffic:
         self._coming = _without(self._coming, come)
         self._receiving = _without(self._receiving, come)
         for slot, tile, buffer in arrived:
-            if not np.may_share_memory(buffer, tile.array):
-                tile.array.T[...] = buffer
+            unpack_to(tile.array, buffer, self._format(int(self._part.received[slot])))
             self._arrived(job, slot, tile)
         return True
 
@@ -365,7 +373,8 @@ class Traffic:
             self.arrived.append((message, perf_counter()))
         self._execution.put(int(self._part.number[slot]), tile)
         for child in self._children.get(message, []):
-            self._isend(child, None if self._in_place[child] else flat(tile.array, False))
+            in_place = self._in_place[child]
+            self._isend(child, None if in_place else self._outgoing(child, tile, False))
         job.arrive(self._part.waiting[slot].tolist())
 
     # -- failures ----------------------------------------------------------------------------------
@@ -391,7 +400,8 @@ class Traffic:
             request.Wait()
         for slot in self._travelling[self._posted :]:
             if keys[slot] in coming and slot not in self._passed_on:
-                comm.Recv(room(self._strips.tile(slot).array), *keys[slot])
+                format = self._format(int(received[slot]))
+                comm.Recv(room_for(self._strips.tile(slot).array, format), *keys[slot])
         for source, said in enumerate(comm.alltoall(self._said)):
             while self._heard[source] < said:
                 # some of what was said may be that it failed

@@ -5,11 +5,30 @@ this package knows what a kernel computes. Those of the CPU call BLAS and LAPACK
 place, with leading dimensions and without the GIL.
 """
 
-from taskla.kernels import blas, elementwise, interchanges, lapack, norms, tournament
+from taskla.kernels import (
+    bf16,
+    blas,
+    conversions,
+    elementwise,
+    interchanges,
+    lapack,
+    norms,
+    tournament,
+)
+from taskla.kernels.bf16 import bf16_products, facts as product_facts
 from taskla.kernels.libraries import blas_info, blas_threads
 from taskla.kernels.table import TABLE, Kernel, bind, register
 
-__all__ = ["TABLE", "Kernel", "bind", "blas_info", "blas_threads", "register"]
+__all__ = [
+    "TABLE",
+    "Kernel",
+    "bf16_products",
+    "bind",
+    "blas_info",
+    "blas_threads",
+    "product_facts",
+    "register",
+]
 
 # These enter their kernels into the table on import.
-del blas, elementwise, interchanges, lapack, norms, tournament
+del bf16, blas, conversions, elementwise, interchanges, lapack, norms, tournament

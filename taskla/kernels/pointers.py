@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
-__all__ = ["CHAR", "INFO", "INT", "Routine", "Scalar", "function", "is_complex", "library"]
+__all__ = [
+    "CHAR",
+    "INFO",
+    "INT",
+    "Routine",
+    "Scalar",
+    "function",
+    "is_complex",
+    "library",
+    "mkl_routine",
+]
 
 #: a routine of BLAS or LAPACK; every argument is an address
 Routine: TypeAlias = Callable[..., Any]
@@ -218,7 +228,21 @@ def _load_scipy() -> Library:
     return Library("scipy", find)
 
 
-def _load_mkl() -> Library:
+def mkl_routine(name: str) -> int:
+    """Return the address of a routine of MKL, whichever library serves otherwise.
+
+    Raises
+    ------
+    ImportError
+        When MKL is not installed.
+    AttributeError
+        When it has no such routine.
+    """
+    return _mkl().find(name)
+
+
+@cache
+def _mkl() -> Library:
     # Parallelism is that of the tasks. MKL reads this when it is loaded.
     os.environ["MKL_THREADING_LAYER"] = "SEQUENTIAL"
     try:
@@ -226,7 +250,8 @@ def _load_mkl() -> Library:
         runtime = next(file for file in files if "mkl_rt." in file.name)
     except (importlib.metadata.PackageNotFoundError, StopIteration):
         raise ImportError(
-            "TASKLA_BLAS=mkl needs the package mkl: pip install 'taskla[mkl]'", name="mkl"
+            "TASKLA_BLAS=mkl and TASKLA_BF16=mkl need the package mkl: pip install 'taskla[mkl]'",
+            name="mkl",
         ) from None
     mkl = ctypes.CDLL(str(runtime.locate()))
     # 0 is MKL_INTERFACE_LP64: 32-bit integers, even where MKL_INTERFACE_LAYER asks for others.
@@ -240,4 +265,4 @@ def _load_mkl() -> Library:
     return Library("mkl", find)
 
 
-_LOADERS: dict[str, Callable[[], Library]] = {"scipy": _load_scipy, "mkl": _load_mkl}
+_LOADERS: dict[str, Callable[[], Library]] = {"scipy": _load_scipy, "mkl": _mkl}

@@ -32,6 +32,9 @@ from taskla.linalg._inputs import (
 )
 from taskla.linalg._passes import Part
 from taskla.linalg._triangles import solve_factored
+from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Uplo
+from taskla.precision import Precision
 
 __all__ = ["cho_factor", "cho_solve", "cholesky"]
 
@@ -44,6 +47,7 @@ def cholesky(
     check_finite: bool = True,
     *,
     nb: int | None = None,
+    precision: Precision | None = None,
 ) -> Any:
     """Cholesky factor of a symmetric or Hermitian positive definite matrix.
 
@@ -62,6 +66,9 @@ def cholesky(
         Whether to raise when any element of `a`, used or not, is infinite or not a number.
     nb : int, optional
         The tile size; chosen from n, the type and the workers by default.
+    precision : PrecisionMap, str or array of str, optional
+        The number formats of the tiles, see `taskla.PrecisionMap`: "adaptive:1e-6" takes for each
+        the lowest that a relative error of 1e-6 allows. Default: that of the result everywhere.
 
     Returns
     -------
@@ -75,7 +82,7 @@ def cholesky(
         When `a` is not positive definite; the message has the order of the first leading minor
         that is not.
     ValueError
-        When `a` is not square or not finite, or `nb` is less than 1.
+        When `a` is not square or not finite, `nb` is less than 1, or `precision` is not allowed.
 
     See Also
     --------
@@ -105,9 +112,9 @@ def cholesky(
     True
     """
     if is_tiled(a):
-        return _tiled_factors.cholesky(a, lower, overwrite_a, check_finite, nb)
+        return _tiled_factors.cholesky(a, lower, overwrite_a, check_finite, nb, precision)
     a, array = given(a)
-    c = _factor(array, lower, overwrite_a, check_finite, nb, clean=True)
+    c = _factor(array, lower, overwrite_a, check_finite, nb, precision, clean=True)
     return scipy_cholesky(a, lower, overwrite_a, check_finite) if c is None else c
 
 
@@ -119,12 +126,13 @@ def cho_factor(
     check_finite: bool = True,
     *,
     nb: int | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Any, Any]:
     """Cholesky factor of a positive definite matrix, for `cho_solve`.
 
     Parameters
     ----------
-    a, lower, overwrite_a, check_finite, nb
+    a, lower, overwrite_a, check_finite, nb, precision
         As for `cholesky`.
 
     Returns
@@ -154,9 +162,9 @@ def cho_factor(
     array([1., 2.])
     """
     if is_tiled(a):
-        return _tiled_factors.cho_factor(a, lower, overwrite_a, check_finite, nb)
+        return _tiled_factors.cho_factor(a, lower, overwrite_a, check_finite, nb, precision)
     a, array = given(a)
-    c = _factor(array, lower, overwrite_a, check_finite, nb, clean=False)
+    c = _factor(array, lower, overwrite_a, check_finite, nb, precision, clean=False)
     if c is None:
         # SciPy returns a list for a batch.
         return tuple(scipy_cho_factor(a, lower, overwrite_a, check_finite))
@@ -222,22 +230,38 @@ def cho_solve(
 
 
 def _factor(
-    a: Array, lower: bool, overwrite_a: bool, check_finite: bool, nb: int | None, clean: bool
+    a: Array,
+    lower: bool,
+    overwrite_a: bool,
+    check_finite: bool,
+    nb: int | None,
+    precision: Precision | None,
+    clean: bool,
 ) -> Array | None:
     """Return the factor, with zeros in the other triangle if `clean`; None: SciPy is to answer."""
-    if not is_square(a) or not is_big(a.shape[-1], nb):
+    if not is_square(a) or not (is_big(a.shape[-1], nb) or precision is not None):
         return None
     dtype = lapack_dtype(a)
     if dtype is None:
         return None
     if a.ndim > 2:
         factor = partial(
-            _factor, lower=lower, overwrite_a=False, check_finite=check_finite, nb=nb, clean=clean
+            _factor,
+            lower=lower,
+            overwrite_a=False,
+            check_finite=check_finite,
+            nb=nb,
+            precision=precision,
+            clean=clean,
         )
         return over_batch(factor, (a, 2))  # type: ignore[no-any-return]
+    uplo: Uplo = "lower" if lower else "upper"
+    if precision is not None:
+        A = TiledMatrix.from_array(operand(a, dtype, check_finite), nb, uplo, precision=precision)
+        return lapack.potrf(A).to_array(order="F")
     part: Part = "G" if not clean else "L" if lower else "U"
     c = scratch(a, dtype, check_finite, part=part, overwrite="FC" if overwrite_a else "")
-    fetch(lapack.potrf(tiled(c, nb, "lower" if lower else "upper")), c)
+    fetch(lapack.potrf(tiled(c, nb, uplo)), c)
     return c
 
 

@@ -2,7 +2,8 @@
 
 Each adds tasks to a graph and returns at once: a Dask array for arrays, a tiled matrix for tiled
 matrices. What can only be seen when numbers are there is seen by tasks, so errors come when a
-result is computed. The condition of a matrix is not estimated, and nothing is overwritten.
+result is computed. Only the norms that an adaptive precision asks for are computed at once. The
+condition of a matrix is not estimated, and nothing is overwritten.
 
 `taskla.linalg._dispatch` calls them with the arguments of the public functions, by name.
 """
@@ -24,6 +25,9 @@ from taskla.linalg._tiled_solve import Structure, structure_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo
 from taskla.operands import full, square
+from taskla.precision import By, Precision, PrecisionMap, precision_map
+from taskla.refinement import full as full_precision, low_format
+from taskla.refinement_tiled import refuse_dask
 
 if TYPE_CHECKING:
     from taskla.engines.dask import DaskEngine
@@ -49,18 +53,23 @@ __all__ = [
 # -- Cholesky --------------------------------------------------------------------------------------
 
 
-def cholesky(a: Any, lower: bool, check_finite: bool, nb: int | None) -> Any:
+def cholesky(
+    a: Any, lower: bool, check_finite: bool, nb: int | None, precision: Precision | None
+) -> Any:
     """See `taskla.linalg.cholesky`."""
-    factor, _ = cho_factor(a, lower, check_finite, nb)
+    factor, _ = cho_factor(a, lower, check_finite, nb, precision)
     return factor
 
 
-def cho_factor(a: Any, lower: bool, check_finite: bool, nb: int | None) -> tuple[Any, bool]:
+def cho_factor(
+    a: Any, lower: bool, check_finite: bool, nb: int | None, precision: Precision | None
+) -> tuple[Any, bool]:
     """See `taskla.linalg.cho_factor`; what the factor does not use is zero."""
     inputs = _Inputs(nb, a)
     uplo = triangle_asked("a", a, lower, default=False)
     C = inputs.matrix("a", a, check_finite, uplo)
     square(a=C)
+    C = _in(precision, C)
     lapack.potrf(C, uplo)
     return inputs.result(C, a), uplo == "lower"
 
@@ -81,10 +90,12 @@ def cho_solve(c_and_lower: tuple[Any, Any], b: Any, check_finite: bool, nb: int 
 # -- LU --------------------------------------------------------------------------------------------
 
 
-def lu_factor(a: Any, check_finite: bool, nb: int | None) -> tuple[Any, Any]:
+def lu_factor(
+    a: Any, check_finite: bool, nb: int | None, precision: Precision | None
+) -> tuple[Any, Any]:
     """See `taskla.linalg.lu_factor`; the pivots are a Dask array, and of zeros nothing is said."""
     inputs = _Inputs(nb, a)
-    A = inputs.matrix("a", a, check_finite)
+    A = _in(precision, inputs.matrix("a", a, check_finite), by="column")
     piv: Any = lapack.getrf(A)
     return inputs.result(A, a), piv.to_dask()
 
@@ -106,14 +117,19 @@ def lu_solve(
 
 
 def lu(
-    a: Any, permute_l: bool, check_finite: bool, p_indices: bool, nb: int | None
+    a: Any,
+    permute_l: bool,
+    check_finite: bool,
+    p_indices: bool,
+    nb: int | None,
+    precision: Precision | None,
 ) -> tuple[Any, ...]:
     """See `taskla.linalg.lu`; all parts are Dask arrays."""
     import dask
     import dask.array as da
 
     inputs = _Inputs(nb, a)
-    A = inputs.matrix("a", a, check_finite)
+    A = _in(precision, inputs.matrix("a", a, check_finite), by="column")
     piv: Any = lapack.getrf(A)
     factors, k = A.to_dask(), min(A.shape)
     lower = factors[:, :k].map_blocks(_lower, dtype=A.dtype)
@@ -199,6 +215,8 @@ def solve(
     assume_a: str | None,
     transposed: bool,
     nb: int | None,
+    precision: str | None,
+    full_output: bool,
 ) -> Any:
     """See `taskla.linalg.solve`; a matrix of which nothing is said is taken for a general one."""
     inputs = _Inputs(nb, a, b)
@@ -209,8 +227,11 @@ def solve(
     rows_fit(A, X)
     if transposed and A.dtype.kind == "c":
         raise NotImplementedError("transposed is True and the matrices are complex")
+    if (low := low_format(precision, A.dtype)) is not None:
+        refuse_dask(low, A)
     _solve(A, X, structure, uplo, "T" if transposed else "N")
-    return inputs.result(X, b)
+    x = inputs.result(X, b)
+    return (x, full_precision(A.dtype, precision)) if full_output else x
 
 
 def _solve(
@@ -279,7 +300,14 @@ def _identity(rows: Any, cols: Any) -> Any:
 # -- products, norms -------------------------------------------------------------------------------
 
 
-def matmul(x1: Any, x2: Any, out: Any, nb: int | None, options: dict[str, Any]) -> Any:
+def matmul(
+    x1: Any,
+    x2: Any,
+    out: Any,
+    nb: int | None,
+    precision: PrecisionMap | str | None,
+    options: dict[str, Any],
+) -> Any:
     """See `taskla.linalg.matmul`."""
     if out is not None or options:
         names = ", ".join([*(["out"] if out is not None else []), *options])
@@ -292,7 +320,7 @@ def matmul(x1: Any, x2: Any, out: Any, nb: int | None, options: dict[str, Any]) 
     if k != B.m:
         raise ValueError(f"x1 has {k} columns and x2 {B.m} rows; they must be as many")
     C = inputs.zeros((m, B.n))
-    lapack.gemm(1.0, A, B, 0.0, C, transa=transa)
+    lapack.gemm(1.0, A, B, 0.0, C, transa=transa, precision=precision)
     if isinstance(x1, TiledMatrix) and isinstance(x2, TiledMatrix):
         return C
     product = C.in_pieces()
@@ -310,6 +338,7 @@ def symm(
     side: str,
     lower: bool,
     nb: int | None,
+    precision: PrecisionMap | str | None,
 ) -> Any:
     """See `taskla.linalg.symm`."""
     if c is None and beta:
@@ -318,7 +347,7 @@ def symm(
     uplo = triangle_asked("a", a, lower, default=True)
     A, B = inputs.matrix("a", a, False, uplo), inputs.matrix("b", b, False)
     C = inputs.zeros(B.shape) if c is None else inputs.matrix("c", c, False)
-    lapack.symm(side, uplo, alpha, A, B, beta, C)
+    lapack.symm(side, uplo, alpha, A, B, beta, C, precision=precision)
     return inputs.result(C, b)
 
 
@@ -336,6 +365,11 @@ def norm(a: Any, ord: Any, axis: Any, keepdims: bool, check_finite: bool) -> Any
 
 def _checked(block: Any) -> Any:
     return np.asarray_chkfinite(block)
+
+
+def _in(precision: Precision | None, A: DaskMatrix, by: By = "tile") -> DaskMatrix:
+    """Return a matrix in the formats that are asked for; "adaptive" is for tiles or columns."""
+    return A if precision is None else A.with_precision(precision_map(precision, by))
 
 
 # -- arguments -------------------------------------------------------------------------------------
@@ -381,7 +415,8 @@ class _Inputs:
         from taskla.engines.dask_matrix import DaskMatrix
 
         if isinstance(x, DaskMatrix):
-            A = x.astype(self.dtype).stored_as(x.uplo or uplo)
+            A = x if x.dtype == self.dtype else x.astype(self.dtype)
+            A = A.stored_as(x.uplo or uplo)
             A.unchecked = check_finite
             return A
         if isinstance(x, TiledMatrix):

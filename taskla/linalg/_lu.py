@@ -35,6 +35,8 @@ from taskla.linalg._inputs import (
     tiled,
 )
 from taskla.linalg._triangles import is_narrow, solve_triangle
+from taskla.matrix import TiledMatrix
+from taskla.precision import Precision, precision_map
 
 __all__ = ["lu", "lu_factor", "lu_solve"]
 
@@ -46,6 +48,7 @@ def lu_factor(
     check_finite: bool = True,
     *,
     nb: int | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Any, Array]:
     """LU factors of a matrix with partial pivoting, ``A = P L U``, in one matrix.
 
@@ -60,6 +63,9 @@ def lu_factor(
     nb : int, optional
         The tile size; chosen from the shape, the type and the workers by default. The pivots do
         not depend on it.
+    precision : PrecisionMap, str or array of str, optional
+        The number formats of the tiles, see `taskla.PrecisionMap`. As rows move from tile to tile,
+        "adaptive:1e-6" gives each tile column the lowest that a relative error of 1e-6 allows.
 
     Returns
     -------
@@ -100,14 +106,17 @@ def lu_factor(
     factors: Any
     info: Any
     if is_tiled(a):
-        factors, piv, info = _tiled_factors.lu_factor(a, overwrite_a, check_finite, nb)
+        by_column = _by_column(precision)
+        factors, piv, info = _tiled_factors.lu_factor(a, overwrite_a, check_finite, nb, by_column)
     else:
         a, array = given(a)
-        dtype = _dtype(array, nb)
+        dtype = _dtype(array, nb, precision)
         if dtype is None:
             # SciPy returns a list for a batch.
             return tuple(scipy_lu_factor(a, overwrite_a, check_finite))
-        factor = partial(_factor, dtype=dtype, check_finite=check_finite, nb=nb)
+        factor = partial(
+            _factor, dtype=dtype, check_finite=check_finite, nb=nb, precision=precision
+        )
         if array.ndim > 2:
             factors, piv, info = over_batch(factor, (array, 2))
         else:
@@ -188,6 +197,7 @@ def lu(
     p_indices: bool = False,
     *,
     nb: int | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Any, ...]:
     """LU factors of a matrix with partial pivoting, ``A = P L U``, as separate matrices.
 
@@ -205,6 +215,8 @@ def lu(
         Whether to return P as row indices.
     nb : int, optional
         The tile size; chosen from the shape, the type and the workers by default.
+    precision : PrecisionMap, str or array of str, optional
+        As for `lu_factor`.
 
     Returns
     -------
@@ -237,27 +249,40 @@ def lu(
            [4., 4.]])
     """
     if is_tiled(a):
-        return _tiled_factors.lu(a, permute_l, overwrite_a, check_finite, p_indices, nb)
+        by_column = _by_column(precision)
+        return _tiled_factors.lu(a, permute_l, overwrite_a, check_finite, p_indices, nb, by_column)
     a, array = given(a)
-    dtype = _dtype(array, nb)
+    dtype = _dtype(array, nb, precision)
     if dtype is None:
         return scipy_lu(  # type: ignore[no-any-return]
             a, permute_l, overwrite_a, check_finite, p_indices
         )
     if array.ndim > 2:
         split = partial(
-            lu, permute_l=permute_l, check_finite=check_finite, p_indices=p_indices, nb=nb
+            lu,
+            permute_l=permute_l,
+            check_finite=check_finite,
+            p_indices=p_indices,
+            nb=nb,
+            precision=precision,
         )
         return over_batch(split, (array, 2))  # type: ignore[no-any-return]
-    factors, piv, _ = _factor(array, dtype, overwrite_a, check_finite, nb)
+    factors, piv, _ = _factor(array, dtype, overwrite_a, check_finite, nb, precision)
     return _separated(factors, piv, permute_l, p_indices)
 
 
-def _dtype(a: Array, nb: int | None) -> np.dtype[Any] | None:
+def _dtype(a: Array, nb: int | None, precision: Precision | None) -> np.dtype[Any] | None:
     """Return the type in which matrices are factored by tiles; None: SciPy is to answer."""
-    if a.ndim < 2 or a.size == 0 or not is_big(min(a.shape[-2:]), nb):
+    if a.ndim < 2 or a.size == 0:
+        return None
+    if not (is_big(min(a.shape[-2:]), nb) or precision is not None):
         return None
     return lapack_dtype(a)
+
+
+def _by_column(precision: Precision | None) -> Precision | None:
+    """Return a precision of which an adaptive one is for whole tile columns, as rows move."""
+    return None if precision is None else precision_map(precision, by="column")
 
 
 def _factor(
@@ -266,8 +291,16 @@ def _factor(
     overwrite_a: bool = False,
     check_finite: bool = True,
     nb: int | None = None,
+    precision: Precision | None = None,
 ) -> tuple[Array, Array, int]:
     """Return factors, pivots and LAPACK's info."""
+    if precision is not None:
+        A = TiledMatrix.from_array(
+            operand(a, dtype, check_finite), nb, precision=_by_column(precision)
+        )
+        piv = np.asarray(lapack.getrf(A))
+        factors = A.to_array(order="F")
+        return factors, piv, _first_zero(factors)
     factors = scratch(a, dtype, check_finite, order="F", overwrite="F" if overwrite_a else "")
     return factors, *getrf(factors, nb)
 
@@ -280,8 +313,12 @@ def getrf(a: Array, nb: int | None) -> tuple[Array, int]:
     A = tiled(a, nb)
     piv = np.asarray(lapack.getrf(A))
     fetch(A, a)
+    return piv, _first_zero(a)
+
+
+def _first_zero(a: Array) -> int:
     zeros = np.flatnonzero(a.diagonal() == 0)
-    return piv, int(zeros[0]) + 1 if zeros.size else 0
+    return int(zeros[0]) + 1 if zeros.size else 0
 
 
 def _solve(

@@ -25,6 +25,7 @@ from taskla.linalg._inputs import (
     tileable,
     tiled,
 )
+from taskla.precision import PrecisionMap
 
 __all__ = ["matmul", "norm", "symm"]
 
@@ -53,6 +54,7 @@ def matmul(
     out: Any = None,
     *,
     nb: int | None = None,
+    precision: PrecisionMap | str | None = None,
     **options: Any,
 ) -> Any:
     """Matrix product.
@@ -65,6 +67,9 @@ def matmul(
         Where to put the result, shape (..., m, n).
     nb : int, optional
         The tile size; chosen from the shapes, the type and the workers by default.
+    precision : PrecisionMap or str, optional
+        The formats that products of tiles are made in: one, or "adaptive:1e-6" for each the lowest
+        with which the error stays within 1e-6 of ``||x1||_F ||x2||_F``. Default: that of both.
     **options
         NumPy's others: ``casting``, ``order``, ``dtype``, ``subok``, ``signature``, ``axes``,
         ``axis``. With any of these NumPy computes.
@@ -92,10 +97,20 @@ def matmul(
            [7.]])
     """
     if is_tiled(x1, x2, out):
-        return _tiled_products.matmul(x1, x2, out, nb, options)
+        return _tiled_products.matmul(x1, x2, out, nb, precision, options)
     product = None
+    if precision is not None:
+        if options:
+            raise TypeError(f"matmul with a precision takes no {', '.join(options)}")
+        x1, x2 = np.asarray(x1), np.asarray(x2)
     if type(x1) is np.ndarray and type(x2) is np.ndarray and not options:
-        product = _product(x1, x2, out, nb)
+        product = _product(x1, x2, out, nb, precision)
+    if product is None and precision is not None:
+        raise ValueError(
+            f"x1 has shape {x1.shape} and dtype {x1.dtype}, x2 {x2.shape} and {x2.dtype}; with a "
+            "precision they must be matrices that fit, of one LAPACK type, and out an array for "
+            "the product"
+        )
     return numpy_matmul(x1, x2, out=out, **options) if product is None else product
 
 
@@ -111,6 +126,7 @@ def symm(
     lower: bool = True,
     overwrite_c: bool = False,
     nb: int | None = None,
+    precision: PrecisionMap | str | None = None,
 ) -> Any:
     """Product with a symmetric matrix, ``alpha A B + beta C`` or ``alpha B A + beta C``.
 
@@ -134,6 +150,8 @@ def symm(
         type.
     nb : int, optional
         The tile size; chosen from the shapes, the type and the workers by default.
+    precision : PrecisionMap or str, optional
+        As for `matmul`, with the error within that of ``|alpha| ||A||_F ||B||_F``.
 
     Returns
     -------
@@ -162,7 +180,8 @@ def symm(
     if side not in ("left", "right"):
         raise ValueError(f"side is {side!r}; allowed: 'left', 'right'")
     if is_tiled(a, b, c):
-        return _tiled_products.symm(a, b, c, alpha, beta, side, lower, overwrite_c, nb)
+        rest = overwrite_c, nb, precision
+        return _tiled_products.symm(a, b, c, alpha, beta, side, lower, *rest)
     arrays = [np.asarray(array) for array in (a, b, c) if array is not None]
     dtype = lapack_dtype(*arrays)
     if dtype is None:
@@ -173,10 +192,11 @@ def symm(
         x = np.empty_like(arrays[1], dtype, order="A", subok=False)
     else:
         x = scratch(arrays[2], dtype, False, overwrite="FC" if overwrite_c else "")
-    if x.size and is_big(min(x.shape), nb):
+    if x.size and (is_big(min(x.shape), nb) or precision is not None):
         X = tiled(x, nb or _product_nb(*x.shape))
         A, B = (tiled(operand(factor, dtype, False), X.nb) for factor in arrays[:2])
-        fetch(lapack.symm(side, "lower" if lower else "upper", alpha, A, B, beta, X), x)
+        uplo = "lower" if lower else "upper"
+        fetch(lapack.symm(side, uplo, alpha, A, B, beta, X, precision=precision), x)
     elif x.size:
         _symm_at_once(alpha, arrays[0], arrays[1], beta, x, side == "right", bool(lower))
     return x
@@ -242,7 +262,9 @@ def norm(
     return value if ord in (1, np.inf) else array.real.dtype.type(value)
 
 
-def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
+def _product(
+    a: Array, b: Array, out: Any, nb: int | None, precision: PrecisionMap | str | None
+) -> Array | None:
     """Return the product by tiles; None: NumPy is to answer."""
     if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         return None
@@ -251,7 +273,7 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
     dtype = np.result_type(a, b)
     order = min(*a.shape[-2:], b.shape[-1])
     # A product is what BLAS threads do best: tiles catch up at twice the order of other functions.
-    if not is_big(order if nb else order // 2, nb):
+    if not (is_big(order if nb else order // 2, nb) or precision is not None):
         return None
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     shape = (*batch, a.shape[-2], b.shape[-1])
@@ -267,7 +289,7 @@ def _product(a: Array, b: Array, out: Any, nb: int | None) -> Array | None:
     for i in np.ndindex(batch):
         C = tiled(c[i], nb)
         A, B = (tiled(operand(factor[i], dtype, False), C.nb) for factor in (a, b))
-        fetch(lapack.gemm(1.0, A, B, 0.0, C), c[i])
+        fetch(lapack.gemm(1.0, A, B, 0.0, C, precision=precision), c[i])
     return c
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.linalg import (
 
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
-from taskla.linalg import _condition, _lu, _passes, _tiled_solve
+from taskla.linalg import _condition, _lu, _passes, _refinement, _tiled_solve
 from taskla.linalg._dispatch import or_on_dask
 from taskla.linalg._inputs import (
     Array,
@@ -35,8 +36,10 @@ from taskla.linalg._inputs import (
     tiled,
 )
 from taskla.linalg._passes import Part
+from taskla.linalg._refinement import Low, Refined
 from taskla.linalg._structure import Structure, find_structure
 from taskla.linalg._triangles import solve_factored, solve_triangle
+from taskla.refinement import FAILED, RefinementInfo, full, low_format
 
 __all__ = ["solve", "solve_triangular"]
 
@@ -63,6 +66,8 @@ def solve(
     transposed: bool = False,
     *,
     nb: int | None = None,
+    precision: str | None = None,
+    full_output: bool = False,
 ) -> Any:
     """Solve ``A x = b`` for a square matrix A.
 
@@ -88,16 +93,29 @@ def solve(
         Whether to solve ``A^T x = b`` instead, for real `a` only.
     nb : int, optional
         The tile size; chosen from n, the type and the workers by default.
+    precision : {None, "fp64", "fp32", "bf16", "fp16"}, optional
+        The format in which a general or positive definite matrix is factored. With the last three
+        x is refined to double precision, by LU-IR or its like with Cholesky factors, else by
+        GMRES-IR; where that fails, and for other matrices, all is in double precision. None and
+        "fp64" have the precision of x. bf16 and fp16 are emulated, and slower than double
+        precision: they show what such hardware would do.
+    full_output : bool, default False
+        Whether to return how x was found as well.
 
     Returns
     -------
-    ndarray or TiledMatrix, shape (n,) or (..., n, k)
-        x; float64 for integers, otherwise of the LAPACK type that both fit.
+    x : ndarray or TiledMatrix, shape (n,) or (..., n, k)
+        float64 for integers, otherwise of the LAPACK type that both fit.
+    info : RefinementInfo, or ndarray of objects, shape (...)
+        Only with `full_output`: the solver, its iterations, why it was not the first choice. Of a
+        batch of matrices an array.
 
     Warns
     -----
     scipy.linalg.LinAlgWarning
-        When the estimated condition number leaves no correct digit.
+        When the estimated condition number leaves no correct digit. After a refinement it is that
+        of the low-precision factors, which are often better conditioned than A: that refinement
+        converged says more.
 
     Raises
     ------
@@ -105,14 +123,16 @@ def solve(
         When `a` is singular, or said to be positive definite and is not.
     ValueError
         When shapes do not fit, something is not finite, `assume_a` is unknown, or `nb` is less
-        than 1.
+        than 1; when `precision` is unknown, or lower than that of x where x is in single precision
+        or `assume_a` is left to SciPy.
     NotImplementedError
-        For the transpose of a complex matrix.
+        For the transpose of a complex matrix; for a lower precision on Dask.
 
     See Also
     --------
     scipy.linalg.solve : The specification.
     taskla.lapack.gesv, taskla.lapack.posv : In place on tiled matrices.
+    taskla.refinement : The refinement, and what is returned of it.
 
     Notes
     -----
@@ -129,11 +149,13 @@ def solve(
     """
     if is_tiled(a, b):
         rest = overwrite_a, overwrite_b, check_finite, assume_a, transposed
-        x, rcond = _tiled_solve.solve(a, b, lower, *rest, nb)
+        x, rcond, info = _tiled_solve.solve(a, b, lower, *rest, nb, precision)
         _condition.warn_if_ill({0: rcond}, x.dtype)
-        return x
+        return (x, info) if full_output else x
     (a, a1), (b, b1) = given(a), given(b)
-    is_ours = is_square(a1) and fits(a1, b1) and is_big(a1.shape[-1], nb)
+    low = _low_format(precision, a1, b1, assume_a)
+    # what is small is left to SciPy, which refines nothing
+    is_ours = is_square(a1) and fits(a1, b1) and (is_big(a1.shape[-1], nb) or low is not None)
     dtype = _dtype(a1, b1) if is_ours else None
     if (
         dtype is None
@@ -142,9 +164,8 @@ def solve(
         or np.ma.isMaskedArray(b)
         or (transposed and dtype.kind == "c")
     ):
-        return scipy_solve(
-            a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed
-        )
+        x = scipy_solve(a, b, lower, overwrite_a, overwrite_b, check_finite, assume_a, transposed)
+        return (x, _infos_of_scipy(x, a1, precision)) if full_output else x
     system = _System(
         dtype,
         _STRUCTURES[assume_a],
@@ -154,10 +175,12 @@ def solve(
         nb,
         "F" if overwrite_a and a1.ndim == 2 else "",
         "F" if overwrite_b and b1.ndim <= 2 else "",
+        precision,
     )
-    x, rconds = _solve_batch(a1, columns(b1), system)
-    _condition.warn_if_ill(rconds, dtype)
-    return x[..., 0] if b1.ndim == 1 else x
+    x, found = _solve_batch(a1, columns(b1), system)
+    _condition.warn_if_ill(dict(enumerate(rcond for rcond, _ in found.flat)), dtype)
+    x = x[..., 0] if b1.ndim == 1 else x
+    return (x, _infos(found)) if full_output else x
 
 
 @or_on_dask
@@ -273,6 +296,13 @@ class _System:
     nb: int | None
     overwrite_a: Overwrite
     overwrite_b: Overwrite
+    precision: str | None
+
+    @property
+    def low(self) -> Low | None:
+        """How to factor in a lower precision, None where that was not asked for."""
+        precision = low_format(self.precision, self.dtype)
+        return None if precision is None else Low(precision, self.check_finite, self.nb)
 
 
 def _dtype(a: Array, b: Array) -> np.dtype[Any] | None:
@@ -282,33 +312,98 @@ def _dtype(a: Array, b: Array) -> np.dtype[Any] | None:
     return lapack_dtype(a, b)
 
 
-def _solve_batch(a: Array, b: Array, system: _System) -> tuple[Array, dict[int, float]]:
-    """Return x and the reciprocal condition number of each matrix by its place in the batch."""
+def _low_format(precision: Any, a: Array, b: Array, assume_a: Any) -> str | None:
+    """Return the format to factor in, None for that of x."""
+    # of what no type holds SciPy has something to say
+    low = low_format(precision, _dtype(a, b) or np.dtype(np.float64))
+    if low is not None and assume_a not in _STRUCTURES:
+        allowed = ", ".join(map(repr, _STRUCTURES))
+        raise ValueError(
+            f"assume_a is {assume_a!r}; with precision {precision!r} allowed: {allowed}"
+        )
+    return low
+
+
+def _solve_batch(a: Array, b: Array, system: _System) -> tuple[Array, Array]:
+    """Return x, and for each matrix of the batch its reciprocal condition number and its info."""
     if a.ndim == b.ndim == 2:
-        x, rcond = _solve_matrix(a, b, system, 0)
-        return x, {0: rcond}
+        x, *found = _solve_matrix(a, b, system, 0)
+        return x, _objects((), [tuple(found)])
     if a.ndim == 2:
         # One matrix: it is factored once, for all right-hand sides side by side.
         rows = np.moveaxis(b, -2, 0)
-        x, rcond = _solve_matrix(a, rows.reshape(len(rows), -1), system, 0)
-        return np.moveaxis(x.reshape(rows.shape), 0, -2), {0: rcond}
+        x, *found = _solve_matrix(a, rows.reshape(len(rows), -1), system, 0)
+        return np.moveaxis(x.reshape(rows.shape), 0, -2), _objects((), [tuple(found)])
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a = np.broadcast_to(a, batch + a.shape[-2:])
     b = np.broadcast_to(b, batch + b.shape[-2:])
     x = np.empty(b.shape, system.dtype)
-    rconds = {}
+    each = []
     for place, i in enumerate(np.ndindex(batch)):
-        x[i], rconds[place] = _solve_matrix(a[i], b[i], system, place)
-    return x, rconds
+        x[i], *found = _solve_matrix(a[i], b[i], system, place)
+        each.append(tuple(found))
+    return x, _objects(batch, each)
 
 
-def _solve_matrix(a: Array, b: Array, system: _System, place: int) -> tuple[Array, float]:
-    """Return x and the reciprocal condition number of one matrix."""
+def _objects(shape: tuple[int, ...], members: list[Any]) -> Array:
+    """Return an array of objects, which NumPy is not to look into."""
+    array = np.empty(len(members), object)
+    for i, member in enumerate(members):
+        array[i] = member
+    return array.reshape(shape)
+
+
+def _infos(found: Array) -> Any:
+    """Return the info of one matrix, or those of a batch."""
+    infos = _objects(found.shape, [info for _, info in found.flat])
+    return infos if infos.ndim else infos.item()
+
+
+def _infos_of_scipy(x: Array, a: Array, precision: str | None) -> Any:
+    """Return what is said of solutions that SciPy found."""
+    batch = a.shape[:-2]
+    dtype = x.dtype if x.dtype.char in "fdFD" else np.dtype(np.float64)
+    infos = _objects(batch, [full(dtype, precision)] * prod(batch))
+    return infos if batch else infos.item()
+
+
+def _solve_matrix(
+    a: Array, b: Array, system: _System, place: int
+) -> tuple[Array, float, RefinementInfo]:
+    """Return x, the reciprocal condition number of one matrix, and how x was found."""
     if a.dtype != system.dtype:
         a = _passes.copied(a, system.dtype, "F", "G", system.check_finite)
         system = replace(system, overwrite_a="F")
-    x = scratch(b, system.dtype, system.check_finite, overwrite=system.overwrite_b)
     structure = system.structure or find_structure(a)
+    info = full(system.dtype, system.precision)
+    low = system.low
+    if low is not None and structure in ("general", "positive"):
+        refined = _refine(a, b, structure, system, low)
+        if refined.x is not None:
+            return refined.x, refined.rcond, refined.info
+        info = refined.info
+    elif low is not None:
+        what = "of a form that SciPy solves" if structure == "other" else f"{structure} triangular"
+        info = full(system.dtype, system.precision, f"the matrix is {what}")
+    return *_solve_in_full(a, b, structure, system, place), info
+
+
+def _refine(a: Array, b: Array, structure: str, system: _System, low: Low) -> Refined:
+    """Solve with factors in a lower precision."""
+    if structure == "positive":
+        whole = system.structure is None
+        refined = _refinement.solve_positive(a, b, system.lower, whole, low)
+        if refined.info.iter != FAILED or not whole:
+            return refined
+    # also a matrix that was only thought to be positive definite
+    return _refinement.solve_general(a, b, system.trans, low)
+
+
+def _solve_in_full(
+    a: Array, b: Array, structure: str, system: _System, place: int
+) -> tuple[Array, float]:
+    """Solve with factors in the precision of x."""
+    x = scratch(b, system.dtype, system.check_finite, overwrite=system.overwrite_b)
     if structure == "general":
         return x, _solve_general(a, x, system, place)
     if structure == "positive":

@@ -19,6 +19,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, each_tile
 from taskla.matrix_store import merge_triangles, triangle
 from taskla.operands import layouts, run
+from taskla.precision import Precision
 
 __all__ = [
     "Given",
@@ -109,8 +110,19 @@ def read(a: Given, nb: int, dtype: np.dtype[Any], uplo: Uplo | None = None) -> T
     return tiled(operand(a, dtype, False), nb, uplo)
 
 
-def writable(a: Given, nb: int, dtype: np.dtype[Any], overwrite: bool) -> TiledMatrix:
-    """Return a matrix that may be overwritten: a copy, or `a` itself if that may be."""
+def writable(
+    a: Given,
+    nb: int,
+    dtype: np.dtype[Any],
+    overwrite: bool,
+    precision: Precision | None = None,
+) -> TiledMatrix:
+    """Return a matrix that may be overwritten: a copy, or `a` itself if that may be.
+
+    With a precision it is a copy whose tiles have the formats asked for.
+    """
+    if precision is not None and isinstance(a, TiledMatrix):
+        return a.with_precision(precision)
     if not isinstance(a, TiledMatrix):
         return tiled(scratch(a, dtype, False, overwrite="FC" if overwrite else ""), nb)
     if overwrite and a.writeable and a.dtype == dtype:
@@ -128,6 +140,8 @@ def result(X: TiledMatrix, b: Any) -> Any:
 
 def _copied(A: TiledMatrix, dtype: np.dtype[Any]) -> TiledMatrix:
     """Return what `TiledMatrix.astype` does, made by all workers."""
+    if A.mixed is not None and A.dtype == dtype:
+        return A.copy()
     copy = A.like(dtype)
 
     def put(i: int, j: int) -> None:
@@ -181,9 +195,9 @@ def clear(A: TiledMatrix, uplo: Uplo) -> None:
     def put(i: int, j: int) -> None:
         tile = A.tile(i, j).array
         if i == j:
-            tile[...] = triangle(tile, uplo)
+            A.put(i, j, triangle(tile, uplo))
         elif (i > j) != (uplo == "lower"):
-            tile[...] = 0
+            A.put(i, j, np.zeros_like(tile))
 
     if A.uplo is None:
         each_tile(A.own_tiles(), put)
@@ -195,7 +209,7 @@ def mirror(A: TiledMatrix, uplo: Uplo) -> None:
     def put(i: int, j: int) -> None:
         if i == j:
             tile = A.tile(i, j).array
-            tile[...] = merge_triangles(tile, tile.T.conj(), uplo)
+            A.put(i, j, merge_triangles(tile, tile.T.conj(), uplo))
 
     if A.uplo is None:
         each_tile(A.own_tiles(), put)

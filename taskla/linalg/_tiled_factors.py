@@ -24,6 +24,7 @@ from taskla.linalg._tiled import (
 )
 from taskla.matrix import TiledMatrix
 from taskla.operands import diagonal, full, interchanges_of, layouts, run, square
+from taskla.precision import Precision
 
 __all__ = [
     "cho_factor",
@@ -41,23 +42,33 @@ __all__ = [
 
 
 def cholesky(
-    A: TiledMatrix, lower: Any, overwrite_a: bool, check_finite: bool, nb: int | None
+    A: TiledMatrix,
+    lower: Any,
+    overwrite_a: bool,
+    check_finite: bool,
+    nb: int | None,
+    precision: Precision | None = None,
 ) -> TiledMatrix:
     """Return the factor; of a full matrix with zeros in the other triangle."""
-    C, is_lower = cho_factor(A, lower, overwrite_a, check_finite, nb)
+    C, is_lower = cho_factor(A, lower, overwrite_a, check_finite, nb, precision)
     clear(C, "lower" if is_lower else "upper")
     return C
 
 
 def cho_factor(
-    A: TiledMatrix, lower: Any, overwrite_a: bool, check_finite: bool, nb: int | None
+    A: TiledMatrix,
+    lower: Any,
+    overwrite_a: bool,
+    check_finite: bool,
+    nb: int | None,
+    precision: Precision | None = None,
 ) -> tuple[TiledMatrix, bool]:
     """Return the factor and whether it is the lower one."""
     square(a=A)
     size = tile_size(nb, A)
     uplo = triangle_asked("a", A, lower, default=False)
     finite(check_finite, A, uplo=uplo)
-    C = writable(A, size, A.dtype, overwrite_a)
+    C = writable(A, size, A.dtype, overwrite_a, precision)
     return lapack.potrf(C, uplo), uplo == "lower"
 
 
@@ -81,13 +92,17 @@ def cho_solve(
 
 
 def lu_factor(
-    A: TiledMatrix, overwrite_a: bool, check_finite: bool, nb: int | None
+    A: TiledMatrix,
+    overwrite_a: bool,
+    check_finite: bool,
+    nb: int | None,
+    precision: Precision | None = None,
 ) -> tuple[TiledMatrix, NDArray[np.int32], int]:
     """Return factors, pivots and LAPACK's info: where the first zero is, from 1; 0 if none."""
     full(a=A)
     size = tile_size(nb, A)
     finite(check_finite, A)
-    factors = writable(A, size, A.dtype, overwrite_a)
+    factors = writable(A, size, A.dtype, overwrite_a, precision)
     piv = lapack.getrf(factors)
     zeros = np.flatnonzero(diagonal(factors) == 0)
     return factors, piv, int(zeros[0]) + 1 if zeros.size else 0
@@ -122,9 +137,10 @@ def lu(
     check_finite: bool,
     p_indices: bool,
     nb: int | None,
+    precision: Precision | None = None,
 ) -> tuple[Any, ...]:
     """Return P, L and U, or P L and U; P is tiled, or an array of indices on all ranks."""
-    factors, piv, _ = lu_factor(A, overwrite_a, check_finite, nb)
+    factors, piv, _ = lu_factor(A, overwrite_a, check_finite, nb, precision)
     lower, upper = _triangles(factors)
     if permute_l:
         permuted_rows(lower, piv)

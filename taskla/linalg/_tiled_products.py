@@ -20,11 +20,19 @@ from taskla.linalg._tiled import (
     writable,
 )
 from taskla.matrix import TiledMatrix
+from taskla.precision import PrecisionMap
 
 __all__ = ["matmul", "norm", "symm"]
 
 
-def matmul(x1: Any, x2: Any, out: Any, nb: int | None, options: dict[str, Any]) -> Any:
+def matmul(
+    x1: Any,
+    x2: Any,
+    out: Any,
+    nb: int | None,
+    precision: PrecisionMap | str | None,
+    options: dict[str, Any],
+) -> Any:
     """Return the product: tiled if both factors are, else an array on all ranks."""
     if options:
         raise TypeError(f"matmul of a TiledMatrix takes no {', '.join(options)}")
@@ -39,7 +47,8 @@ def matmul(x1: Any, x2: Any, out: Any, nb: int | None, options: dict[str, Any]) 
     both = isinstance(x1, TiledMatrix) and isinstance(x2, TiledMatrix)
     C = _new((m, n), size, dtype) if out is None or not both else _out(out, (m, n), dtype)
     A, B = read(left, size, dtype), read(right, size, dtype)
-    lapack.gemm(1.0, A, B, 0.0, C, stationary=_stationary(A=A, B=B, C=C))
+    stationary = "C" if precision is not None else _stationary(A=A, B=B, C=C)
+    lapack.gemm(1.0, A, B, 0.0, C, stationary=stationary, precision=precision)
     if both:
         return C
     product = C.to_array()
@@ -58,6 +67,7 @@ def symm(
     lower: Any,
     overwrite_c: bool,
     nb: int | None,
+    precision: PrecisionMap | str | None,
 ) -> Any:
     """Return the product, as `b` was given."""
     if c is None and beta:
@@ -70,8 +80,8 @@ def symm(
     uplo = triangle_asked("a", given["a"], lower, default=True)
     A, B = read(given["a"], size, dtype), read(given["b"], size, dtype)
     C = _new(B.shape, size, dtype) if c is None else writable(given["c"], size, dtype, overwrite_c)
-    stationary = "A" if _stationary(A=A, C=C) == "A" else "C"
-    lapack.symm(side, uplo, alpha, A, B, beta, C, stationary=stationary)
+    stationary = "C" if precision is not None or _stationary(A=A, C=C) != "A" else "A"
+    lapack.symm(side, uplo, alpha, A, B, beta, C, stationary=stationary, precision=precision)
     return result(C, b)
 
 

@@ -10,6 +10,7 @@ from scipy.linalg import LinAlgError
 
 from taskla import lapack
 from taskla.errors import NotPositiveDefiniteError
+from taskla.formats import dtype_of
 from taskla.linalg import _condition
 from taskla.linalg._inputs import Array, fetch, tiled
 from taskla.linalg._tiled import (
@@ -29,10 +30,13 @@ from taskla.linalg._tiled import (
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo
 from taskla.operands import diagonal, square
+from taskla.refinement import RefinementInfo, full, low_format
+from taskla.refinement_tiled import refined, refuse_dask
 
 __all__ = ["Structure", "inv", "solve", "solve_triangular", "structure_of"]
 
 Structure: TypeAlias = Literal["general", "positive", "lower", "upper"]
+Trans: TypeAlias = Literal["N", "T"]
 
 _STRUCTURES: dict[Any, Structure] = {
     "gen": "general",
@@ -54,8 +58,9 @@ def solve(
     assume_a: Any,
     transposed: bool,
     nb: int | None,
-) -> tuple[Any, float]:
-    """Return x, as `b` was given, and the reciprocal condition number."""
+    precision: str | None,
+) -> tuple[Any, float, RefinementInfo]:
+    """Return x, as `b` was given, the reciprocal condition number, and how x was found."""
     size = tile_size(nb, a, b)
     left, right = matrix("a", a), matrix("b", b)
     _square(left)
@@ -63,18 +68,49 @@ def solve(
     dtype = common_dtype(a=left, b=right)
     if transposed and dtype.kind == "c":
         raise NotImplementedError("transposed is True and the matrices are complex")
+    low = low_format(precision, dtype)
     structure, uplo = structure_of(left, assume_a, lower)
     finite(check_finite, left, uplo=uplo)
     finite(check_finite, right)
     X = writable(right, size, dtype, overwrite_b)
-    trans = "T" if transposed else "N"
+    trans: Trans = "T" if transposed else "N"
+    info = full(dtype, precision)
+    if low is not None and structure in ("general", "positive"):
+        A = read(left, size, dtype)
+        refuse_dask(low, A, X)
+        info, rcond = _refine(A, X, None if structure == "general" else _used(uplo), trans, low)
+        if info.solver != "full":
+            return result(X, b), rcond, info
+    elif low is not None:
+        info = full(dtype, precision, f"the matrix is {structure} triangular")
     if structure == "general":
         rcond = _solve_general(writable(left, size, dtype, overwrite_a), X, trans)
     elif structure == "positive":
         rcond = _solve_positive(writable(left, size, dtype, overwrite_a), X, _used(uplo))
     else:
         rcond = _solve_triangle(read(left, size, dtype), X, _used(uplo), trans)
-    return result(X, b), rcond
+    return result(X, b), rcond, info
+
+
+def _refine(
+    A: TiledMatrix, X: TiledMatrix, uplo: Uplo | None, trans: Trans, low: str
+) -> tuple[RefinementInfo, float]:
+    """Solve with factors in a lower precision; return what became of it, and rcond."""
+    if uplo is None:
+        found = refined(A, X, low, lapack.lu_solver("partial"), trans=trans)
+    else:
+        letter = "L" if uplo == "lower" else "U"
+        found = refined(A, X, low, lapack.cholesky_solver(letter), uplo=letter)
+    solve = found.solve
+    if solve is None or not A.n:
+        return found.info, 1.0
+
+    # || op(A) || in the infinity norm is that of op(A)^H in the 1-norm
+    def solve_adjoint(x: Array, which: str) -> None:
+        solve(x, "C" if (which == "N") == (trans == "N") else "N")
+
+    dtype = dtype_of("fp32", A.dtype.kind == "c")
+    return found.info, _rcond_of(A, found.norm, _condition.inverse_norm(solve_adjoint, A.n, dtype))
 
 
 def _solve_general(A: TiledMatrix, X: TiledMatrix, trans: str) -> float:

@@ -50,7 +50,8 @@ def command(file: Path, number: int | None, form: str | None) -> None:
     quartiles. Energy that was neither measured nor modelled is unavailable, null in JSON; the
     energy-delay product is joules x makespan.
 
-    With --json, the key table says what a row is: run, kernel, worker or time; times are seconds,
+    With --json, the key table says what a row is: run, kernel, format, worker or time;
+    times are seconds,
     shares go from 0 to 1.
     """
     import numpy as np
@@ -74,6 +75,8 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
     yield {"table": "run", **asdict(about)}
     for kernel in analysis.by_kernel(run):
         yield {"table": "kernel", "run": run.number, **asdict(kernel)}
+    for row in analysis.by_format(run):
+        yield {"table": "format", "run": run.number, **row}
     for worker in analysis.by_worker(run):
         yield {"table": "worker", "run": run.number, **asdict(worker)}
     for row in _time(run, about):
@@ -102,6 +105,7 @@ def _show(trace: Trace, run: Run) -> None:
     lines(_facts(trace, run, about))
     _show_time(run, about)
     _show_kernels(run)
+    _show_formats(run)
     _show_workers(run)
 
 
@@ -208,6 +212,28 @@ def _show_kernels(run: Run) -> None:
         (
             {"kernel": k.kernel, **{c: getattr(k, name) * count for c, name in columns.items()}}
             for k in kernels
+        ),
+    )
+
+
+def _show_formats(run: Run) -> None:
+    from taskla.traces.analysis import by_format
+
+    formats = by_format(run)
+    if len(formats) < 2:
+        return
+    table(
+        "number formats that tasks computed in",
+        (
+            {
+                "format": row["format"],
+                "tasks": row["tasks"],
+                "tile tasks": row["tile_tasks"],
+                "time (s)": row["time"],
+                "share (%)": percent(row["share"]),
+                "flops (%)": percent(row["flops_share"]),
+            }
+            for row in formats
         ),
     )
 

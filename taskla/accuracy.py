@@ -1,0 +1,154 @@
+"""How accurate a factorisation in several number formats has been, by a random vector.
+
+The expected square of ``||E x||_2``, x with entries N(0, 1), is ``||E||_F**2``: products of the
+matrix and of its factors with x, of n**2 flops each, tell the error without a second matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskla import engines
+from taskla.matrix import TiledMatrix
+from taskla.matrix_place import ALONE, place
+from taskla.precision import Accuracy
+
+__all__ = ["Probe", "after_cholesky", "after_lu", "probe"]
+
+Array: TypeAlias = NDArray[Any]
+Part: TypeAlias = Literal["all", "hermitian", "lower", "upper", "unit lower"]
+
+#: Vectors at once: the estimate scatters less.
+_VECTORS = 8
+#: Groups of tile columns: each sums up its own products, for the same bits on any workers.
+_GROUPS = 16
+
+
+class Probe(NamedTuple):
+    """What a random x gave before a matrix was overwritten: x, A x and ``||A||_F``."""
+
+    x: Array
+    y: Array
+    norm: float
+
+
+def probe(A: TiledMatrix, wanted: bool) -> Probe | None:
+    """Return the product of a matrix with random vectors; None unless that is wanted.
+
+    All ranks that share the matrix call it.
+
+    Raises
+    ------
+    NotImplementedError
+        For a matrix on Dask.
+    """
+    A.accuracy = None
+    if not wanted:
+        return None
+    if hasattr(A, "engine"):
+        raise NotImplementedError("estimate is not for matrices on Dask")
+    x = np.random.default_rng(A.n).normal(size=(A.n, _VECTORS))
+    squares: list[float] = []
+
+    def note(i: int, j: int, tile: Array) -> None:
+        square = float(np.vdot(tile, tile).real)
+        squares.append(2 * square if A.uplo and i != j else square)
+
+    y = _times(A, x, "hermitian" if A.uplo else "all", note=note)
+    shares = _collectives(A).share(float(np.sum(sorted(squares))))
+    return Probe(x, y, float(np.sqrt(np.sum(shares))))
+
+
+def after_cholesky(A: TiledMatrix, before: Probe | None, uplo: str) -> None:
+    """Set ``A.accuracy`` from the factor that took the place of a matrix."""
+    if before is None:
+        return
+    part: Part = "lower" if uplo == "L" else "upper"
+    inner = _times(A, before.x, part, adjoint=uplo == "L")
+    _set(A, before, before.y - _times(A, inner, part, adjoint=uplo == "U"))
+
+
+def after_lu(A: TiledMatrix, before: Probe | None, piv: Array) -> None:
+    """Set ``A.accuracy`` from the factors and interchanges that took the place of a matrix."""
+    if before is None:
+        return
+    order = np.arange(A.m)
+    for i, k in enumerate(piv.tolist()):
+        order[[i, k]] = order[[k, i]]
+    k = min(A.shape)
+    inner = _times(A, before.x, "upper")[:k]
+    _set(A, before, before.y[order] - _times(A, inner, "unit lower"))
+
+
+def _set(A: TiledMatrix, before: Probe, residual: Array) -> None:
+    error = float(np.linalg.norm(residual)) / np.sqrt(_VECTORS)
+    relative = error / before.norm if before.norm else 0.0
+    # the matrix had been rounded when it met the vectors
+    rounded = 0.0 if A.mixed is None else A.mixed.rounded
+    tol = None if A.precision is None else A.precision.tol
+    A.accuracy = Accuracy(float(np.hypot(relative, rounded)), tol)
+
+
+def _collectives(A: TiledMatrix) -> Any:
+    return ALONE if A.distribution is None else place().collectives
+
+
+def _times(
+    A: TiledMatrix,
+    x: Array,
+    part: Part,
+    adjoint: bool = False,
+    note: Callable[[int, int, Array], None] | None = None,
+) -> Array:
+    """Return A x or A^H x for a part of what the tiles hold, on all ranks."""
+    rows = A.n if adjoint else A.m
+    columns: dict[int, list[int]] = {}
+    for i, j in A.own_tiles():
+        wanted = {"lower": i >= j, "unit lower": i >= j, "upper": i <= j}.get(part, True)
+        if wanted:
+            columns.setdefault(j, []).append(i)
+    groups = [list(columns)[start::_GROUPS] for start in range(min(_GROUPS, len(columns)))]
+
+    def product(group: list[int]) -> Array:
+        y = np.zeros((rows, _VECTORS), np.result_type(A.dtype, np.float64))
+        for j in group:
+            for i in columns[j]:
+                tile = _entries(A, i, j, part)
+                if note is not None:
+                    note(i, j, tile)
+                into, out = (A.cols(j), A.rows(i)) if adjoint else (A.rows(i), A.cols(j))
+                one = tile.conj().T if adjoint else tile
+                y[into] += one[:, : len(x[out])] @ x[out].astype(tile.dtype, copy=False)
+                if part == "hermitian" and i != j:
+                    y[out] += tile.conj().T @ x[into].astype(tile.dtype, copy=False)
+        return y
+
+    parts = engines.current().map(product, [(group,) for group in groups])
+    y: Array = np.zeros((rows, _VECTORS), np.result_type(A.dtype, np.float64)) + sum(parts)
+    if A.distribution is None:
+        return y
+    flat = y.view(np.float64)
+    shares = _collectives(A).share(flat.ravel().tolist())
+    total = np.sum([np.array(share) for share in shares], axis=0).reshape(flat.shape)
+    return total.view(y.dtype)  # type: ignore[no-any-return]
+
+
+def _entries(A: TiledMatrix, i: int, j: int, part: Part) -> Array:
+    """Return what counts of a tile, widened: sums in less would show as errors."""
+    tile = A.tile(i, j).array.astype(np.result_type(A.dtype, np.float64), copy=False)
+    if i != j or part == "all":
+        return tile
+    if part == "hermitian":
+        one = np.tril(tile) if A.uplo == "lower" else np.triu(tile)
+        whole: Array = one + one.conj().T - np.diag(np.diag(one).real)
+        return whole
+    if part == "upper":
+        return np.triu(tile)
+    lower = np.tril(tile)
+    if part == "unit lower":
+        np.fill_diagonal(lower, 1)
+    return lower
