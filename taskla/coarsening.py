@@ -277,6 +277,8 @@ class _Joining:
         self._step: list[int] = []
         #: of each task with number formats: the iteration and operation that it was given last
         self._call: list[tuple[int, str] | None] = []
+        #: whether each task only converts what tiles hold at first
+        self._of_first: list[bool] = []
         #: of each task: the block that wrote the version of a tile that it has
         self._current: list[dict[int, int]] = []
         self._of_block: list[int] = []
@@ -322,11 +324,21 @@ class _Joining:
         return True
 
     def _is_one_call(self, block: int, task: int) -> bool:
-        """Whether a block is what a task was given last but for the number formats."""
+        """Whether a block is what a task was given last but for the number formats.
+
+        All conversions of what a strip holds at first are one call, whenever they are wanted.
+        """
+        if self._of_first[task] and self._converts_first(block):
+            return True
         last, kind = self._call[task], self._blocks.kind[block]
         if last is None or kind.precision is None or last[0] != self._blocks.iteration[block]:
             return False
         return kind.operation in (last[1], *_CONVERSIONS)
+
+    def _converts_first(self, block: int) -> bool:
+        """Whether a block only copies what tiles hold at first to other formats."""
+        writers = (writer for _, writer in self._blocks.reads[block])
+        return self._blocks.kind[block].operation == "lag2" and all(w < 0 for w in writers)
 
     def _new(self, block: int, key: tuple[int, int]) -> int:
         task = len(self._joined)
@@ -335,6 +347,7 @@ class _Joining:
         self._ceiling.append(np.inf)
         self._step.append(self._blocks.step[block])
         self._call.append(None)
+        self._of_first.append(True)
         self._current.append({})
         self._last[key] = task
         return task
@@ -359,6 +372,7 @@ class _Joining:
         joined.tasks += self._blocks.tasks[block].tolist()
         joined.exported |= self._blocks.exports[block]
         self._step[task] = self._blocks.step[block]
+        self._of_first[task] &= self._converts_first(block)
         kind = self._blocks.kind[block]
         if kind.precision is not None and kind.operation not in _CONVERSIONS:
             self._call[task] = self._blocks.iteration[block], kind.operation

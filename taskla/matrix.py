@@ -176,7 +176,8 @@ class TiledMatrix(StoredTiles):
         dtype : dtype-like
             float32, float64, complex64 or complex128.
         precision
-            As for `from_array`. An adaptive map has `f` called twice a tile, for norms first.
+            As for `from_array`. An adaptive map has `f` called twice a tile, for norms first; on
+            Dask these are computed at once, and all else is lazy.
         distribution : str or Distribution, optional
             Of the tiles over the ranks, by name or as an object. Default: that of the engine.
         map_tiles : callable, optional

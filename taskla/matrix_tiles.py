@@ -234,7 +234,16 @@ class StoredTiles:
             array[rows, cols] = block
 
         if self.distribution is None:
-            each_tile(self.own_tiles(), lambda i, j: put(i, j, self.tile(i, j).array))
+            store = self._store
+
+            def copy_tile(i: int, j: int) -> None:
+                # into place at once, where it is a copy either way
+                if isinstance(store, MixedStore) and (self.uplo is None or (i != j and not fill)):
+                    store.read(i, j, array[self.rows(i), self.cols(j)])
+                else:
+                    put(i, j, self.tile(i, j).array)
+
+            each_tile(self.own_tiles(), copy_tile)
         else:
             self._collectives.gather(self, put)
         if fill == "hermitian" and self.dtype.kind == "c":

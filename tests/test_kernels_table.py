@@ -71,7 +71,7 @@ def test_every_operation_has_a_kernel_for_the_four_types():
     ("arguments", "message"),
     [
         (("frobnicate", F8), "'frobnicate' has no kernel for float64 on 'cpu'; these have: diag"),
-        (("gemm", np.dtype("f2")), "for float16 on 'cpu'; there are kernels for: complex128 on"),
+        (("gemm", np.dtype("f2")), "for float16 on 'cpu'; there are kernels for: bfloat16 on"),
         (("gemm", np.dtype(">f8")), "no kernel for >f8 on 'cpu'"),
         (("gemm", F8, (), "tpu"), "on 'tpu'; there are kernels for"),
         (("potrf", F8, ("X",)), "potrf: uplo is 'X'; allowed: 'L', 'U'"),

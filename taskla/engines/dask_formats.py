@@ -7,6 +7,7 @@ and what becomes of the part becomes of the matrix.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
@@ -265,8 +266,6 @@ def of_blocks(
         With the tiles in it, as their formats store them.
     Formats
     """
-    import uuid
-
     from dask.task_spec import DataNode
 
     own = list(layout.tiles())
