@@ -113,8 +113,10 @@ class Exchange:
         Whether the tile keeps that version to the end: a sender need not copy it then.
     reader : (m,) int64 array
         The last task that waits for it.
+    packed : (m,) bool array
+        Whether the version consists of numbers of the tile's format, and may travel as such.
     nbytes : (m,) int64 array
-        Bytes of the tile, in its format.
+        Bytes of the tile, as it travels.
     pivoting : (m,) bool array
         Whether it is for a task that looks for pivots or interchanges rows.
 
@@ -158,10 +160,12 @@ class Exchange:
         np.maximum.at(self.reader, message, task[away])
         self.pivoting = pivoting[task[found]]
         self.nbytes = np.zeros(unique.size, dtype=np.int64)
+        self.packed = (self.writer < 0) | graph.rounds[np.maximum(self.writer, 0)]
         for grid in graph.grids:
             mine = (self.tile >= grid.base) & (self.tile < grid.end)
             rows, columns = grid.shapes(self.tile[mine])
-            self.nbytes[mine] = rows * columns * grid.itemsize
+            size = np.where(self.packed[mine], grid.itemsize, grid.dtype.itemsize)
+            self.nbytes[mine] = rows * columns * size
         self._access, self._message = order[away], message
         self.priority = np.full(unique.size, -np.inf)
         np.maximum.at(self.priority, message, graph.priorities()[task[away]])

@@ -392,6 +392,15 @@ class TaskGraph:
         """(n,) Bytes that each task reads plus bytes that it writes."""
         return self.nbytes_read() + self.nbytes_written()
 
+    @property
+    def rounds(self) -> NDArray[np.bool_]:
+        """(n,) Whether what a task writes are numbers of the tiles' format.
+
+        Others leave tiles of a format that their data type only holds as they come.
+        """
+        per_kind = [name in ("round", "lag2") for name in self.operations]
+        return np.array(per_kind, dtype=np.bool_)[self.kind]
+
     def _nbytes(self, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
         rows, columns = self.access_shapes()
         size = rows * columns * counted

@@ -130,6 +130,9 @@ class Volumes:
         self._size = self._per_tile(
             np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.itemsize
         )
+        self._held = self._per_tile(
+            np.int64, lambda grid, tiles: np.prod(grid.shapes(tiles), axis=0) * grid.dtype.itemsize
+        )
         self._matrix = self._per_tile(np.int32, lambda grid, _: graph.grids.index(grid))
         self._used = np.zeros(graph.tile_count, dtype=np.bool_)
         self._used[graph.tiles] = True
@@ -179,7 +182,8 @@ class Volumes:
         apart = pivoting[reads.reader[sent]]
         partial, contributor, root = self._partial_sums(owner, rank, ranks)
         moved = np.concatenate([reads.tile[sent], partial])
-        sizes = self._size[moved]
+        rounded = (reads.version[sent] < 0) | self._graph.rounds[reads.writer[sent]]
+        sizes = np.where(np.append(rounded, np.zeros(partial.size, np.bool_)), *self._sizes(moved))
         sent = sent[~apart]
         tile = np.concatenate([reads.tile[sent], partial])
         matrix = np.bincount(self._matrix[tile], minlength=len(self._graph.grids))
@@ -203,6 +207,10 @@ class Volumes:
             flops=np.bincount(rank, self._graph.flops(), ranks).astype(np.float64),
             memory=memory.astype(np.int64),
         )
+
+    def _sizes(self, tiles: Any) -> tuple[Int64, Int64]:
+        """Bytes of tiles in their formats, and as they are held."""
+        return self._size[tiles], self._held[tiles]
 
     def _sums_by(self, key: Callable[[Grid], str | None], values: NDArray[Any]) -> dict[str, int]:
         """Sum one number a grid up by what grids have in common; None is left out."""

@@ -50,6 +50,13 @@ def main() -> None:
             lu = A.to_array()
             made = (np.tril(lu, -1) + np.eye(N)) @ np.triu(lu)
             others[f"getrf {pivot}"] = [error(made, g[order]), 2.0**-11]
+            # what is amid its updates travels as it is: rounded, more than a few numbers would
+            # be off by a unit of fp16
+            with tla.engine("threads", workers=1):
+                B = tla.TiledMatrix.from_array(g, NB, precision="fp32:4,fp16:rest")
+                alone = tla.getrf(B, pivot)
+                assert (alone == piv).all()
+                others[f"getrf {pivot} as on threads"] = [error(lu, B.to_array()), 1e-5]
         X, C = tla.TiledMatrix.from_array(g, NB), tla.TiledMatrix.zeros((N, N), NB)
         tla.gemm(1.0, X, X, 0.0, C, precision="adaptive:1e-4")
         others["gemm"] = [

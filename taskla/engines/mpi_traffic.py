@@ -299,6 +299,8 @@ class Traffic:
 
     def _format(self, message: int) -> str | None:
         """Return the format that the tile of a message is packed in, if it is."""
+        if not self._exchange.packed[message]:
+            return None
         return packing(self._exchange.graph.grid_of(int(self._exchange.tile[message])))
 
     def _isend(self, message: int, buffer: NDArray[Any] | None) -> None:
