@@ -4,26 +4,35 @@ The logarithms of the populations of n places are taken for a Gaussian process o
 exponential correlation (Matern 1/2) and a nugget. Its correlation matrix, of order n, is assembled
 tile by tile, factored and used by tasks on the threads of this machine, on all ranks that mpirun
 starts, or on the workers of a Dask cluster; some of the places are held out and predicted from the
-others. docs/kriging.md tells the story.
+others. With a tolerance all is done twice, in double precision and in formats chosen tile by tile,
+and both are put side by side. docs/kriging.md tells the story.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
+from kriging_precisions import (
+    Array,
+    Indices,
+    Notes,
+    Step,
+    compared,
+    factor_error,
+    noted,
+    peak_memory,
+    tiles_by_format,
+)
 
 import taskla as tla
 from taskla.engines import Engine
@@ -35,9 +44,6 @@ EARTH_KM = 6371.0
 RANGES_KM = (200.0, 400.0, 800.0, 1600.0, 3200.0)
 NUGGETS = (0.6, 0.7, 0.8, 0.9, 0.95)
 FIT_PLACES = 2500
-
-Array: TypeAlias = NDArray[np.float64]
-Indices: TypeAlias = NDArray[np.intp]
 
 
 # -- the data --------------------------------------------------------------------------------------
@@ -119,10 +125,12 @@ class Correlation:
         block[i, j] = 1.0
         return block
 
-    def assemble(self, nb: int | None = None) -> tla.TiledMatrix:
+    def assemble(
+        self, nb: int | None = None, precision: tla.PrecisionMap | None = None
+    ) -> tla.TiledMatrix:
         """Return the matrix, one triangle, made by one task a tile."""
         n = len(self.points)
-        return tla.TiledMatrix.from_function(self, (n, n), nb=nb, uplo="lower")
+        return tla.TiledMatrix.from_function(self, (n, n), nb=nb, uplo="lower", precision=precision)
 
 
 class Estimate(NamedTuple):
@@ -247,16 +255,12 @@ def solve(L: tla.TiledMatrix, b: Array) -> Array:
 
 # -- the run ---------------------------------------------------------------------------------------
 
-# Its name, what to say of it, and its figures.
-Step: TypeAlias = tuple[str, str, dict[str, Any]]
-
 
 def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     """Do one step after the other, and yield each when it is done."""
     n = options.n
     places = choose(*load(DATA), n, options.held_out, options.seed)
     m = places.observed
-    seen, hidden = places.values[:m], places.values[m:]
     yield "read", f"{n} places: {m} observed, {n - m} held out", {"n": n, "observed": m}
 
     # small factorisations, which are not worth the way to a cluster's workers
@@ -265,14 +269,43 @@ def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     text = f"range {A.range_km:g} km, nugget {A.nugget:g}: the likeliest on a grid"
     yield "fit", text, {"range_km": A.range_km, "nugget": A.nugget}
 
-    L = ready(A.assemble(options.nb))
+    if options.tol is not None:
+        yield from in_both_precisions(A, places, options, engine)
+        return
+    L = yield from factored(A, options, engine)
+    yield from kriged(L, places)
+    x = solve(L, places.values)
+    yield "solve", "the system for the values of all places", {}
+    error = residual(A, x, places.values, L.nb, engine)
+    yield "check", f"residual {error:.1e} of at most 16, by HPL's rule", {"residual": error}
+
+    ours = diagonal(L)
+    if n <= options.scipy_max and engine.rank == 0:
+        yield from scipy_steps(A, ours)
+
+
+def factored(
+    A: Correlation,
+    options: argparse.Namespace,
+    engine: Engine,
+    precision: tla.PrecisionMap | None = None,
+) -> Generator[Step, None, tla.TiledMatrix]:
+    """Assemble and factor the matrix; return the factor."""
+    L = ready(A.assemble(options.nb, precision))
     nbytes = sum(engine.share(L.nbytes))
     text = f"one triangle, {L.nt} x {L.nt} tiles of {L.nb}, {nbytes / 1e9:.2f} GB"
-    yield "assemble", text, {"nb": L.nb, "bytes": nbytes}
+    figures = {"nb": L.nb, "bytes": nbytes, "precision": str(precision or "fp64")}
+    yield "assemble", text, figures | {"tiles": tiles_by_format(L)}
 
     L = ready(tla.potrf(L))
-    yield "cholesky", f"{engine}", {"flops": n**3 / 3, "engine": f"{engine}"}
+    yield "cholesky", f"{engine}", {"flops": L.n**3 / 3, "engine": f"{engine}"}
+    return L
 
+
+def kriged(L: tla.TiledMatrix, places: Places) -> Generator[Step, None, Array]:
+    """Compute the likelihood and predict what was held out; return the predictions."""
+    m = places.observed
+    seen, hidden = places.values[:m], places.values[m:]
     fitted = estimate(L, places.values, m)
     text = "mean {:.4f}, sill {:.4f}, log-likelihood {:.2f}".format(*fitted)
     names = ("mean", "sill", "log_likelihood")
@@ -283,15 +316,35 @@ def steps(options: argparse.Namespace, engine: Engine) -> Iterator[Step]:
     inside = float(np.mean(np.abs(prediction - hidden) < 1.96 * deviation))
     text = f"RMSE {rmse:.4f}, of the mean {rmse_mean:.4f}; {inside:.1%} within 1.96 deviations"
     yield "predict", text, {"rmse": rmse, "rmse_mean": rmse_mean, "inside": inside}
+    return prediction
 
-    x = solve(L, places.values)
-    yield "solve", "the system for the values of all places", {}
-    error = residual(A, x, places.values, L.nb, engine)
-    yield "check", f"residual {error:.1e} of at most 16, by HPL's rule", {"residual": error}
 
-    ours = diagonal(L)
-    if n <= options.scipy_max and engine.rank == 0:
-        yield from scipy_steps(A, ours)
+def in_one_precision(
+    A: Correlation,
+    places: Places,
+    options: argparse.Namespace,
+    engine: Engine,
+    precision: tla.PrecisionMap | None,
+) -> Generator[Step, None, Array]:
+    """Do what is done in double and in mixed precision; return the predictions."""
+    L = yield from factored(A, options, engine, precision)
+    prediction = yield from kriged(L, places)
+    error = factor_error(A, L, engine)
+    yield "error", f"|A - L L^T| is {error:.1e} |A|, by random vectors", {"error": error}
+    return prediction
+
+
+def in_both_precisions(
+    A: Correlation, places: Places, options: argparse.Namespace, engine: Engine
+) -> Iterator[Step]:
+    """Do all in double precision, then in mixed precision, and compare."""
+    wide: Notes = {}
+    low: Notes = {}
+    given = A, places, options, engine
+    # one after the other, so that there is one matrix in memory at a time
+    z = yield from noted(in_one_precision(*given, None), engine, wide)
+    z_low = yield from noted(in_one_precision(*given, options.precision), engine, low)
+    yield compared(wide, low, float(np.abs(z - z_low).max()), options.tol)
 
 
 def scipy_steps(A: Correlation, ours: Array) -> Iterator[Step]:
@@ -309,12 +362,6 @@ def scipy_steps(A: Correlation, ours: Array) -> Iterator[Step]:
 def rms(errors: Array) -> float:
     """Return the root of the mean square."""
     return float(np.sqrt(np.mean(errors**2)))
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this process has had in memory."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def size(text: str) -> int:
@@ -338,6 +385,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--policy", default="lws", choices=tla.schedulers.available(), help="(%(default)s)")
     add("--scipy-max", type=int, default=12000, help="largest n to give SciPy too (%(default)s)")
     add("--no-scipy", dest="scipy_max", action="store_const", const=0, help="do not run SciPy")
+    add("--tol", type=float, help="compare fp64 with mixed precision of this relative error")
+    add("--formats", help="for --tol, separated by commas (fp64,fp32,fp16)")
     add("--trace", metavar="FILE", help="record what ran, for taskla trace")
     add("--json", action="store_true", help="one JSON object a step")
     options = parser.parse_args(arguments)
@@ -349,6 +398,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--scheduler is for --engine dask")
     if options.seed < 0:
         parser.error(f"--seed is {options.seed}; it must be at least 0")
+    if options.formats and options.tol is None:
+        parser.error("--formats is for --tol")
+    if options.tol is not None:
+        formats = options.formats.split(",") if options.formats else None
+        try:
+            options.precision = tla.PrecisionMap("adaptive", options.tol, formats)
+        except ValueError as error:
+            parser.error(f"--tol, --formats: {error}")
     return options
 
 
@@ -360,6 +417,8 @@ def show(step: Step, seconds: float, as_json: bool) -> None:
         figures |= {"gflops": gflops} if gflops else {}
         row = {"step": name, "seconds": seconds, "peak_bytes": peak_memory()}
         print(json.dumps(row | figures), flush=True)
+    elif "\n" in text:
+        print(f"\n{text}", flush=True)
     else:
         rate = f"{gflops:.1f}" if gflops else ""
         peak = peak_memory() / 1e9

@@ -104,8 +104,9 @@ def test_every_block_is_of_a_known_kind(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_and_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     script = [without_set_up(block) for block in blocks(page) if block.language != "text"]
-    # The commands are typed in a checkout, where the samples are.
-    (tmp_path / "traces").symlink_to(REPO / "traces")
+    # The commands are typed in a checkout, where the samples and the examples are.
+    for name in ("traces", "examples"):
+        (tmp_path / name).symlink_to(REPO / name)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", DRIVER],
         input=json.dumps(script),

@@ -1,6 +1,6 @@
 """The examples run, and what they compute is right."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -13,21 +13,27 @@ import pytest
 from test_batch import mpirun
 
 import taskla as tla
+from taskla import energy
 from taskla.traces import read
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def example(name: str) -> ModuleType:
+    """An example as a module, which finds its neighbours as a script does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        return importlib.import_module(name)
+
+
 @pytest.fixture(scope="module")
 def kriging() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kriging", EXAMPLES / "kriging.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up there.
-    sys.modules["kriging"] = module
-    spec.loader.exec_module(module)
-    return module
+    return example("kriging")
+
+
+@pytest.fixture(scope="module")
+def accuracy() -> ModuleType:
+    return example("accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +59,74 @@ def test_all_steps_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert steps["read"] | {"n": 700, "observed": 630} == steps["read"]
     # 10 whole tiles of 64 and a rest of 60: one triangle of tiles, diagonal ones in full.
     assert steps["assemble"]["bytes"] == 8 * (55 * 64**2 + 60 * 700)
+    assert steps["assemble"]["tiles"] == {"fp64": 66}
     assert steps["check"]["residual"] < 1
     assert steps["scipy"]["difference"] < 1e-12
     assert steps["predict"]["rmse"] < steps["predict"]["rmse_mean"]
     assert 0.85 < steps["predict"]["inside"] < 1
     rate = 700**3 / 3e9 / steps["cholesky"]["seconds"]
     assert steps["cholesky"]["gflops"] == pytest.approx(rate)
+
+
+def test_mixed_precision_is_put_beside_double(tmp_path: Path) -> None:
+    done = run("--n", "1500", "--nb", "100", "--tol", "1e-6", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = list(map(json.loads, done.stdout.splitlines()))
+    each = "assemble cholesky likelihood predict error"
+    assert " ".join(step["step"] for step in found) == f"read fit {each} {each} compare"
+    wide, low = ({step["step"]: step for step in found[k : k + 5]} for k in (2, 7))
+    compare = found[-1]
+    assert wide["assemble"]["tiles"] == {"fp64": 120}
+    assert low["assemble"]["precision"] == "adaptive:1e-06"
+    tiles = low["assemble"]["tiles"]
+    assert tiles["fp64"] == 15
+    assert tiles["fp16"] > 0
+    assert sum(tiles.values()) == 120
+    sizes = {"fp64": 8, "fp32": 4, "fp16": 2}
+    assert low["assemble"]["bytes"] == sum(100**2 * sizes[f] * tiles[f] for f in tiles)
+    assert compare["share_of_bytes"] == low["assemble"]["bytes"] / wide["assemble"]["bytes"] < 0.6
+    # a task in the wrong precision would be seen on either side
+    assert wide["error"]["error"] < 1e-14 < 1e-9 < low["error"]["error"] < 3e-6
+    assert compare["error"] == [step["error"]["error"] for step in (wide, low)]
+    likelihoods = [step["likelihood"]["log_likelihood"] for step in (wide, low)]
+    assert compare["log_likelihood_difference"] == likelihoods[1] - likelihoods[0]
+    assert 0 < abs(likelihoods[1] / likelihoods[0] - 1) < 1e-6
+    assert 0 < compare["prediction_difference"] < 1e-5
+    assert compare["speedup"] > 0
+    assert all(busy > 0 for busy in compare["busy"])
+    # meters that can be read give joules, others nothing
+    readable = bool(energy.find("meters").meters)
+    assert [joules is not None for joules in compare["joules"]] == [readable] * 2
+    if sys.platform == "linux":
+        assert all(0 < grown < 1e9 for grown in compare["grown"])
+
+
+def test_the_two_precisions_make_a_table_for_people(tmp_path: Path) -> None:
+    formats = ("--tol", "1e-3", "--formats", "fp64,bf16,fp32")
+    done = run("--n", "300", "--nb", "50", *formats, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, table = done.stdout.split("\n\n")
+    lines = {line[:19].strip(): line[19:].split() for line in table.splitlines()}
+    assert lines[""] == ["fp64", "adaptive:0.001"]
+    assert list(lines)[1:3] == ["assembly, s", "factorisation, s"]
+    assert lines["factorisation, s"][-3:] == ["times", "as", "fast"]
+    assert lines["tiles"][:2] == ["21", "fp64"]
+    assert set(lines["tiles"][2:]) & {"bf16", "fp16"} == {"bf16"}
+    assert float(lines["matrix, GB"][1]) < float(lines["matrix, GB"][0])
+    for name in ("|A - L L^T| / |A|", "log-likelihood", "RMSE of predictions"):
+        assert np.isfinite(np.array(lines[name][:2], float)).all()
+
+
+def test_the_error_of_a_factor_is_that_of_the_whole_matrix(
+    kriging: ModuleType, problem: Any
+) -> None:
+    _, A, a = problem
+    with tla.engine("threads", workers=2) as engine:
+        L = tla.potrf(A.assemble(77, tla.PrecisionMap("adaptive", 1e-4)))
+        found = kriging.factor_error(A, L, engine, probes=300)
+    factor = L.to_array()
+    expected = np.linalg.norm(a - factor @ factor.T) / np.linalg.norm(a)
+    assert found == pytest.approx(expected, rel=0.15)
 
 
 def test_a_run_can_be_recorded(tmp_path: Path) -> None:
@@ -118,6 +186,9 @@ def test_the_same_program_runs_on_ranks(tmp_path: Path) -> None:
         ("--nb 0", "argument --nb: '0' is not a positive integer"),
         ("--seed -1", "--seed is -1"),
         ("--policy fastest", "invalid choice: 'fastest'"),
+        ("--tol 2", "--tol, --formats: tol is 2.0; with the widest format fp64 it must be"),
+        ("--tol 1e-6 --formats fp64,fp9", "--tol, --formats: format is 'fp9'; allowed: fp64,"),
+        ("--formats fp64,fp32", "--formats is for --tol"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line(
@@ -238,3 +309,67 @@ def test_the_residual_tells_a_right_solution_from_a_wrong_one(
     expected = np.abs(a @ x - b).max() / (2.0**-53 * norm * 300)
     assert bad == pytest.approx(expected, rel=1e-4)
     assert good < 1 < 16 < bad
+
+
+# -- the covariances of a Matern field -------------------------------------------------------------
+
+
+def test_the_tiles_of_matern_matrices_have_the_formats_of_the_field(accuracy: ModuleType) -> None:
+    """The tiles by format of an independent script, for 16 x 16 tiles and a range of 0.03."""
+    found = list(accuracy.rows(1024, 64, [0.03]))
+    assert [row["tol"] for row in found] == [None, 1e-4, 1e-6, 1e-8]
+    assert [
+        tuple(row["tiles"].get(name, 0) for name in ("fp64", "fp32", "fp16")) for row in found
+    ] == [
+        (136, 0, 0),
+        (16, 24, 96),
+        (16, 42, 78),
+        (40, 58, 38),
+    ]
+    for row in found:
+        sizes = {"fp64": 8, "fp32": 4, "fp16": 2}
+        assert row["bytes"] == sum(64**2 * sizes[f] * k for f, k in row["tiles"].items())
+        assert row["share"] == row["bytes"] / (136 * 64**2 * 8)
+        assert row["seconds"] > 0
+    wide, *low = found
+    assert wide["error"] < 1e-14
+    for row in low:
+        assert row["tol"] / 1e3 < row["error"] < 3 * row["tol"]
+        assert 0 < row["log_det_error"] < row["tol"]
+
+
+def test_the_norm_of_a_matern_matrix_is_that_of_an_independent_script(accuracy: ModuleType) -> None:
+    index = np.arange(4096)
+    a = accuracy.Covariance(accuracy.morton_grid(64), 0.03)(index, index)
+    assert np.linalg.norm(a) == pytest.approx(154.33551765, rel=1e-10)
+
+
+def test_a_grid_in_morton_order_has_each_point_once(accuracy: ModuleType) -> None:
+    points = accuracy.morton_grid(6)
+    assert len(np.unique(points, axis=0)) == 36
+    np.testing.assert_allclose(points[:4] * 6, [[0.5, 0.5], [0.5, 1.5], [1.5, 0.5], [1.5, 1.5]])
+
+
+def test_what_is_not_positive_definite_any_more_is_told(
+    accuracy: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    formats = ("--formats", "fp64,fp8_e5m2", "--tol", "0.5", "--beta", "0.3")
+    accuracy.main(["--n", "256", "--nb", "16", *formats])
+    *_, line = capsys.readouterr().out.splitlines()
+    assert "not positive definite" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--n 1000", "--n is 1000; it must be a square, at least 16"),
+        ("--tol 2", "tol is 2.0"),
+        ("--repeat 0", "--repeat is 0"),
+    ],
+)
+def test_a_wrong_option_of_accuracy_is_one_clear_line(
+    accuracy: ModuleType, capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        accuracy.main(arguments.split())
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -64,7 +64,7 @@ def _found() -> bool:
 def _routine() -> Callable[..., None]:
     """Return ``cblas_gemm_bf16bf16f32``."""
     integer, real, address = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
-    arguments: list[Any] = [*[integer] * 6, real, address, integer, address, integer, real, address, integer]
+    arguments: list[Any] = [*[integer] * 6, real, *[address, integer] * 2, real, address, integer]
     address_of = mkl_routine("cblas_gemm_bf16bf16f32")
     return ctypes.CFUNCTYPE(None, *arguments)(address_of)
 
