@@ -110,7 +110,9 @@ def run_products(
 
 def _packed(engine: Engine) -> tuple[str, ...]:
     """Return the formats whose products take packed tiles: on threads, where a library has them."""
-    return ("bf16",) if engine.name == "threads" and kernels.bf16_products() else ()
+    # one may stand for another, which it observes
+    name = getattr(engine, "engine", engine).name
+    return ("bf16",) if name == "threads" and kernels.bf16_products() else ()
 
 
 def tile_norms(A: Any) -> NDArray[np.float64]:

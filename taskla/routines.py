@@ -20,6 +20,7 @@ from taskla.formats import format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, choose_nb
 from taskla.operations import OPERATIONS
+from taskla.precision import PrecisionMap
 from taskla.refinement import low_format
 
 __all__ = [
@@ -106,7 +107,7 @@ class Problem:
     @property
     def precision(self) -> str:
         """Name of the number format, as in `taskla.formats`: of the tiles, or of their factors."""
-        return self.factors or format_of(self.dtype).name
+        return self.factors or self.formats or format_of(self.dtype).name
 
     @property
     def routine(self) -> Routine:
@@ -205,7 +206,8 @@ def problem(
         Only to choose `nb`.
     **options
         Other fields of `Problem`; m and k default to n, nrhs to 1. ``precision`` is that of the
-        factors of hpl-mxp, by default fp32.
+        factors of hpl-mxp, by default fp32; of `FACTORED` a rule for the tiles of A, of `PRODUCTS`
+        one for products: see `taskla.PrecisionMap`.
 
     Raises
     ------
@@ -230,7 +232,9 @@ def problem(
     for name, size in sizes.items():
         if size < 0:
             raise ValueError(f"{name} is {size}; it must be at least 0")
-    if "precision" in allowed:
+    if op in FACTORED + PRODUCTS:
+        given["formats"] = _rule(op, given.pop("precision", None))
+    elif "precision" in allowed:
         given["factors"] = low_format(given.pop("precision", "fp32"), np.dtype(TYPES[letter]))
         if given["factors"] is None:
             raise ValueError(f"{op} is for factors in a lower precision than fp64")
@@ -239,6 +243,16 @@ def problem(
     if nb < 1:
         raise ValueError(f"nb is {nb}; it must be at least 1")
     return Problem(op=op, nb=nb, type=letter, **sizes, **given)
+
+
+def _rule(op: str, precision: str | None) -> str | None:
+    """Return a rule for formats, as it is written; ValueError for one that the routine has not."""
+    if precision is None:
+        return None
+    found = PrecisionMap(precision)
+    if op in PRODUCTS and not (found.uniform or found.needs_norms):
+        raise ValueError(f"precision is {precision!r}; products take a format or 'adaptive:1e-6'")
+    return str(found)
 
 
 def refuse_too_many_tasks(p: Problem) -> None:
@@ -403,17 +417,17 @@ def _routine(
 
 ROUTINES: dict[str, Routine] = {
     "potrf": _routine(
-        "uplo", _square("spd"), lambda p, X, _: lapack.potrf(X[0]), _on_square("potrf")
+        "uplo precision", _square("spd"), lambda p, X, _: lapack.potrf(X[0]), _on_square("potrf")
     ),
     "potrs": _routine(
-        "uplo nrhs",
+        "uplo nrhs precision",
         _with_rhs("spd", True),
         lambda p, X, _: lapack.potrs(X[0], X[1]),
         _solves,
         _factor,
     ),
     "posv": _routine(
-        "uplo nrhs",
+        "uplo nrhs precision",
         _with_rhs("spd", True),
         lambda p, X, _: lapack.posv(X[0], X[1]),
         lambda p: [*_on_square("potrf")(p), *_solves(p)],
@@ -434,15 +448,19 @@ ROUTINES: dict[str, Routine] = {
     "lauum": _routine(
         "uplo", _square("factor"), lambda p, X, _: lapack.lauum(X[0]), _on_square("lauum")
     ),
-    "getrf": _routine("m pivot", _getrf_operands, lambda p, X, _: _factor_lu(p, X), _getrf_cost),
+    "getrf": _routine(
+        "m pivot precision", _getrf_operands, lambda p, X, _: _factor_lu(p, X), _getrf_cost
+    ),
     "getrs": _routine(
-        "nrhs trans pivot",
+        "nrhs trans pivot precision",
         _lu_with_rhs,
         lambda p, X, piv: lapack.getrs(X[0], piv, X[1], p.trans),
         _solves,
         _factor_lu,
     ),
-    "gesv": _routine("nrhs pivot", _lu_with_rhs, _gesv, lambda p: [*_getrf_cost(p), *_solves(p)]),
+    "gesv": _routine(
+        "nrhs pivot precision", _lu_with_rhs, _gesv, lambda p: [*_getrf_cost(p), *_solves(p)]
+    ),
     "hpl-mxp": _routine(
         "pivot precision",
         _hpl_mxp_operands,
@@ -451,12 +469,18 @@ ROUTINES: dict[str, Routine] = {
         # HPL-MxP's rules; refinement counts for nothing
         flops=lambda p: 2 / 3 * p.n**3 + 3 / 2 * p.n**2,
     ),
-    "gemm": _routine("m k transa transb stationary", _gemm_operands, _gemm, _gemm_cost),
+    "gemm": _routine("m k transa transb stationary precision", _gemm_operands, _gemm, _gemm_cost),
     "symm": _routine(
-        "m side uplo stationary", _symm_operands("symmetric"), _symm(lapack.symm), _symm_cost
+        "m side uplo stationary precision",
+        _symm_operands("symmetric"),
+        _symm(lapack.symm),
+        _symm_cost,
     ),
     "hemm": _routine(
-        "m side uplo stationary", _symm_operands("hermitian"), _symm(lapack.hemm), _symm_cost
+        "m side uplo stationary precision",
+        _symm_operands("hermitian"),
+        _symm(lapack.hemm),
+        _symm_cost,
     ),
     "syrk": _routine(
         "k uplo trans", _rank_k_operands("symmetric"), _rank_k(lapack.syrk), _rank_k_cost

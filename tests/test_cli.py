@@ -140,7 +140,7 @@ def test_python_m_taskla_is_the_command() -> None:
         ("bench potrf -n 10 --dist sbd", 2, "distribution 'sbd' does not exist; there are 2dbc"),
         ("bench potrf -n 10 --grid 2x2", 2, "grid is 2x2, which has 4 ranks, and ranks is 1"),
         ("bench potrf -n 10 --workers 0", 2, "0 is not allowed"),
-        ("bench potrf -n 10 -m 20", 2, "potrf has no option m; it has uplo"),
+        ("bench potrf -n 10 -m 20", 2, "potrf has no option m; it has precision, uplo"),
         ("bench syrk -n 10 --trans C --dtype z", 1, "trans must be one of N, T, not 'C'"),
         ("plan portf -n 10", 2, "no operation 'portf'; did you mean potrf?"),
         ("plan potrf -n 10 --grid 2by2", 2, "'2by2' is not a grid PxQ, such as 2x3"),

@@ -132,7 +132,7 @@ def test_the_refinement_is_in_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bench hpl-mxp -n 10 --precision fp64", "factors in a lower precision than fp64"),
         ("bench hpl-mxp -n 10 --dtype s", "only float64 and complex128 are refined to"),
         ("bench hpl-mxp -n 10 --nrhs 2", "hpl-mxp has no option nrhs"),
-        ("bench potrf -n 10 --precision fp32", "potrf has no option precision"),
+        ("bench syrk -n 10 --precision fp32", "syrk has no option precision"),
         ("plan hpl-mxp -n 10", "hpl-mxp cannot be planned; there are potrf"),
     ],
 )

@@ -105,7 +105,8 @@ class Row:
 )
 @click.option(
     "--precision",
-    help="Of hpl-mxp's factors: fp32; bf16, fp16, emulated and slow.  [default: fp32]",
+    help="Formats of A's tiles (Cholesky, LU) or of products: fp32, fp64:2,bf16:rest, "
+    "adaptive:1e-6, FILE; of hpl-mxp's factors: fp32, bf16, fp16.",
 )
 @click.option(
     "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
@@ -198,10 +199,13 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     tiles in one kernel call; on ranks with those that add up sums and interchange rows between
     them), messages and bytes_sent (between ranks, in one run; of one rank none), pivot_messages
     (those of row interchanges, apart), stationary (of products) and slices (of 2.5D distributions),
-    precision (the format of the tiles: fp32, fp64; of hpl-mxp that of the factors), compression
-    (that of the tiles: none, all are dense), residual and status (with --check: PASSED up to 60 for
-    factorisations and solutions, up to 3 for products and norms, else FAILED). A run resumed from a
-    checkpoint has no time.
+    precision (the format of the tiles: fp32, fp64; the rule of --precision; of hpl-mxp the format
+    of the factors), compression (that of the tiles: none, all are dense), residual and status (with
+    --check: PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else
+    FAILED; with --precision relative errors in units of the tolerance, PASSED up to 3, or, where
+    there is none, of the unit roundoff of the lowest format, PASSED up to 30). 16 and 8 bits are
+    emulated in fp32, but for bf16 where taskla info says so. A run resumed from a checkpoint has no
+    time.
     The exit code is the number of failures, at most 100.
     """
     failures = 0
@@ -233,7 +237,7 @@ def _rows(
     with usage():
         if ranks is not None and trace is None:
             _refuse_energy(ranks, energy)
-        combinations = list(_combinations(op, ranks, **choices))
+        combinations = list(_combinations(op, ranks, checked=checked, **choices))
         if choices["checkpoint"] is not None:
             _refuse_repeats(len(combinations), repeat, warmup)
         source = find(energy)
@@ -293,6 +297,7 @@ def _combinations(
     slices: int | None,
     checkpoint: str | None,
     checkpoint_every: int | None,
+    checked: bool,
     **options: Any,
 ) -> Iterator[tuple[Problem, ThreadsEngine | MPIEngine, Distribution]]:
     from taskla.cli.engine import choose
@@ -312,6 +317,11 @@ def _combinations(
     ):
         run = runs[which]
         p = problem(op, order, tile, letter, run.workers * count, pivot=pivoting, **options)
+        if p.formats is not None and ranks is not None and checked:
+            raise ValueError(
+                f"precision is {p.formats!r}, and there are {count} ranks: with a precision "
+                "results are checked on one rank only; leave out --check"
+            )
         if ranks is None:
             _refuse_too_large(p)
         refuse_too_many_tasks(p)

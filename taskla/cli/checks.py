@@ -22,7 +22,7 @@ from taskla.matrix_random import random_block
 from taskla.refinement import RefinementInfo
 from taskla.routines import ALPHA, BETA, Problem
 
-__all__ = ["check", "hpl_mxp", "permutation"]
+__all__ = ["check", "hpl_mxp", "permutation", "random_columns"]
 
 Array = NDArray[Any]
 
@@ -175,14 +175,15 @@ def _inverse(p: Problem, was: Matrices, made: Made, _: Any) -> Verdict:
 #    bound is sqrt(k + 2) |alpha| || A ||_F || B ||_F + 2 |beta| || C0 ||_F ------------------------
 
 
-def _probe(p: Problem, n: int) -> Array:
+def random_columns(p: Problem, n: int) -> Array:
+    """Return a thin random matrix of n rows whose largest singular value is 1."""
     X = random_block(2**63, np.arange(n), np.arange(_PROBES), p.dtype, "general", n)
     size = np.linalg.norm(X, 2) if n else 1
     return np.asarray(X / size, dtype=p.dtype)
 
 
 def _verdict(p: Problem, C: Array, expected: Callable[[Array], Array], bound: float) -> Verdict:
-    X = _probe(p, C.shape[1])
+    X = random_columns(p, C.shape[1])
     return _ratio(float(np.linalg.norm(C @ X - expected(X))), bound * _eps(p)), 3
 
 

@@ -16,7 +16,8 @@ from taskla.distributions import Distribution
 from taskla.engines import Engine
 from taskla.matrix import BlockFunction, TiledMatrix
 from taskla.matrix_random import random_block
-from taskla.routines import Operand, Problem
+from taskla.precision import PrecisionMap
+from taskla.routines import FACTORED, Operand, Problem
 
 __all__ = ["STRIP", "TRIANGULAR", "Known", "entries", "known", "matrices", "strips"]
 
@@ -53,11 +54,21 @@ def matrices(
             p.nb,
             p.dtype,
             operand.uplo,
+            precision=_formats(p) if number == 0 and p.op in FACTORED else None,
             distribution=maps[operand.name] if maps else None,
             map_tiles=map_tiles,
         )
         for number, operand in enumerate(p.operands)
     ]
+
+
+def _formats(p: Problem) -> PrecisionMap | None:
+    """Return the map of the tiles of A; where rows are interchanged an adaptive one by column."""
+    if p.formats is None:
+        return None
+    found = PrecisionMap(p.formats)
+    pivots = "pivot" in p.routine.options and p.pivot != "none"
+    return PrecisionMap(p.formats, by="column") if pivots and found.needs_norms else found
 
 
 def known(p: Problem, seed: int) -> dict[str, Known]:

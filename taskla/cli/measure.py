@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from taskla import energy, programs
 from taskla.cli import checks_tiled
 from taskla.cli.checks import check
+from taskla.cli.checks_formats import check_formats
 from taskla.cli.generate import matrices
 from taskla.cli.ranks import Ranks
 from taskla.distributions import Distribution
@@ -236,6 +237,8 @@ def _check(
     engine: Engine,
     ranks: Ranks | None,
 ) -> tuple[float, bool]:
+    if p.formats is not None:
+        return check_formats(p, operands, outcome, seed)
     if ranks is None:
         return check(p, operands, outcome, seed)
     return checks_tiled.check(p, operands, outcome, seed, engine, ranks)

@@ -1,0 +1,104 @@
+"""`taskla bench --precision`: number formats of tiles and products, and how results are checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import taskla as tla
+from taskla.cli import main
+from taskla.cli.checks_formats import check_formats
+from taskla.cli.generate import matrices
+from taskla.engines.threads import ThreadsEngine
+from taskla.routines import FACTORED, PRODUCTS, ROUTINES, problem
+
+
+def run(line: str) -> Result:
+    return CliRunner().invoke(main, line.split())
+
+
+def rows(line: str) -> list[dict[str, Any]]:
+    result = run(f"bench {line} --json --warmup 0")
+    assert result.exit_code == 0, result.output
+    return [json.loads(text) for text in result.stdout.splitlines()]
+
+
+CASES = [
+    (op, pivot)
+    for op in (*FACTORED, *PRODUCTS)
+    for pivot in (("partial", "none") if "pivot" in ROUTINES[op].options else (None,))
+]
+
+
+@pytest.mark.parametrize(("op", "pivot"), CASES)
+@pytest.mark.parametrize("precision", ["adaptive:1e-4", "fp32"])
+def test_results_are_checked_against_their_tolerance(
+    op: str, pivot: str | None, precision: str
+) -> None:
+    choice = f" --pivot {pivot}" if pivot else ""
+    line = f"{op} -n 90 --nb 16 --dtype d,z --check --precision {precision}{choice}"
+    for row in rows(line):
+        assert row["status"] == "PASSED"
+        assert row["precision"] == ("adaptive:0.0001" if "a" in precision else "fp32")
+        assert 0 < row["residual"] <= (3 if "a" in precision else 30)
+
+
+def test_a_band_and_a_file_are_rules_too(tmp_path: Path) -> None:
+    (band,) = rows("potrf -n 90 --nb 30 --precision fp64:1,bf16:rest --check")
+    assert (band["status"], band["precision"]) == ("PASSED", "fp64:1,bf16:rest")
+    path = tmp_path / "map.csv"
+    path.write_text("fp64,fp16,fp16\nfp32,fp64,fp16\nfp16,fp32,fp64\n")
+    (row,) = rows(f"potrf -n 90 --nb 30 --precision {path} --check")
+    assert row["status"] == "PASSED"
+    assert row["tasks"] > 10
+
+
+@pytest.mark.parametrize("op", ["potrf", "getrf", "gesv", "gemm"])
+def test_a_result_that_is_too_wrong_fails(op: str) -> None:
+    p = problem(op, 60, 16, "d", precision="adaptive:1e-6")
+    engine = ThreadsEngine(1)
+    X = matrices(p, 0, engine)
+    assert (X[0].mixed is None) == (op == "gemm")
+    with engine:
+        given = p.routine.call(p, X, None)
+    residual, passed = check_formats(p, X, given, 0)
+    assert passed
+    assert residual <= 3
+    made = X[-1]
+    made.put(1, 0, made.tile(1, 0).array * 1.001 + 1e-3)
+    residual, passed = check_formats(p, X, given, 0)
+    assert not passed
+    assert residual > 3
+
+
+def test_what_is_not_allowed_is_said() -> None:
+    for line, message in [
+        ("bench trsm -n 10 --precision fp32", "trsm has no option precision"),
+        ("bench potrf -n 10 --precision fp33", "rule is 'fp33'; allowed: a format"),
+        ("bench potrf -n 10 --precision adaptive", "needs a tolerance"),
+        ("bench gemm -n 10 --precision fp64:1,fp32:rest", "products take a format"),
+    ]:
+        result = run(line)
+        assert result.exit_code == 2, result.output
+        assert message in result.stderr
+
+
+def test_an_adaptive_map_is_by_column_where_rows_are_interchanged() -> None:
+    for pivot, by in (("partial", "column"), ("none", "tile")):
+        p = problem("getrf", 60, 16, "d", pivot=pivot, precision="adaptive:1e-3")
+        (A,) = matrices(p, 0, ThreadsEngine(1))
+        assert A.precision == tla.PrecisionMap("adaptive", tol=1e-3, by=by)  # type: ignore[arg-type]
+        if by == "column":
+            assert all(len(np.unique(column)) == 1 for column in A.format_map.T)
+
+
+def test_info_says_what_is_emulated() -> None:
+    (found,) = map(json.loads, run("info --json").stdout.splitlines())
+    assert found["products"]["fp32"] == "native"
+    assert found["products"]["fp16"] == "emulated in fp32"
+    assert "fp16 emulated in fp32" in run("info").stdout
