@@ -1,7 +1,7 @@
 """What a lower precision saves on the threads of one machine, and what it costs in accuracy.
 
 `cholesky`: `tla.cholesky` and `tla.potrf` of a Matern covariance (nu = 1/2, beta = .03, points of a
-grid along a Morton curve) in mixed precision at a tolerance, against `scipy.linalg.cholesky` in fp64,
+grid along a Morton curve) in mixed precision, against `scipy.linalg.cholesky` in fp64,
 in turn in one process; `tla.cholesky` in fp64 is timed beside them. Every factor is checked in the
 same run: `|A - L L'|_F <= 3 tol |A|_F`, by random vectors.
 
