@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 from pathlib import Path
@@ -502,3 +503,15 @@ def test_who_makes_products_in_bf16_can_be_chosen(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("TASKLA_BF16", "mkl")
         with pytest.raises(ImportError, match=r"pip install 'taskla\[mkl\]'"):
             kernels.bf16_products()
+
+
+def test_a_run_leaves_nothing_for_the_garbage_collector() -> None:
+    A = tla.TiledMatrix.from_array(spd(60), 16, "lower", precision="fp64:1,fp16:rest")
+    gc.collect()
+    gc.disable()
+    try:
+        tla.potrf(A)
+        left = [x for x in gc.get_objects() if type(x).__name__ in ("Execution", "Workspaces")]
+    finally:
+        gc.enable()
+    assert left == []

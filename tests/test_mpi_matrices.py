@@ -93,7 +93,8 @@ def test_what_a_distributed_matrix_cannot_do_is_said(tmp_path: Path) -> None:
             "ValueError: distribution 'nonsense' does not exist",
             "ValueError: distribution is Distribution(name='row', ranks=3, grid=(3, 1)); "
             "there are 2 ranks",
-            "ValueError: copy is False; the tiles of a distributed matrix are copied",
+            "ValueError: copy is False; tiles that are distributed or of several formats "
+            "are copied",
             outside,
             outside,
         ],

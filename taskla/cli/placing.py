@@ -54,7 +54,9 @@ def refuse_too_large(p: Problem, map_: Distribution, engine: Engine, ranks: Rank
 def _bytes(p: Problem, map_: Distribution) -> tuple[int, int]:
     """Return the most that a rank has of its own, and what all receive together."""
     if p.op in PLANNED:
-        options: dict[str, Any] = {name: getattr(p, name) for name in p.routine.options}
+        # in lower precision it is less
+        names = p.routine.options - {"precision"}
+        options: dict[str, Any] = {name: getattr(p, name) for name in names}
         (row,) = plan(p.op, p.n, dist=map_, nb=p.nb, dtype=p.type, **options)
         return row.bytes_per_rank, row.bytes
     own = np.zeros(map_.ranks)

@@ -8,14 +8,12 @@ from itertools import repeat
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from taskla import kernels
 from taskla.engines.base import TileSource
+from taskla.engines.binding import Workspaces, bind, parts
 from taskla.engines.merging import acts_as_one, merged
 from taskla.errors import NotPositiveDefiniteError, SingularMatrixError
-from taskla.formats import FORMATS, dtype_of
-from taskla.graph import Grid, Kind, TaskGraph
+from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 from taskla.tile import Tile
 
@@ -54,8 +52,8 @@ class Execution:
         self, graph: TaskGraph, matrices: Sequence[TileSource], held: Iterable[int] = ()
     ) -> None:
         self._graph = graph
-        self._workspaces: list[NDArray[np.uint8]] = []
-        self._kernels = [self._bind(kind) for kind in graph.kinds]
+        self._workspaces = Workspaces()
+        self._kernels = [bind(graph, kind, self._workspaces) for kind in graph.kinds]
         # operands of several formats go the longer way
         self._arity = [
             0 if kind.precision and kind.definition.panel else len(kind.definition.modes)
@@ -145,89 +143,15 @@ class Execution:
                 dtype = kind.dtype
             whole = Tile.merge(tiles, (len(tiles), 1)) if tiles[0].array.dtype == dtype else None
             if whole is None:
-                whole, workspace = self._gather(tiles, dtype)
+                whole, workspace = self._workspaces.gather(tiles, dtype)
                 copies.append((whole, workspace, tiles, mode))
             arguments.append(whole)
         yield [numbers[0] for numbers in operands], arguments
         for whole, workspace, tiles, mode in copies:
             if mode != Access.R:
-                for tile, part in zip(tiles, _parts(whole, tiles), strict=True):
+                for tile, part in zip(tiles, parts(whole, tiles), strict=True):
                     tile.array[...] = part
-            self._workspaces.append(workspace)
-
-    def _gather(
-        self, tiles: Sequence[Tile], dtype: np.dtype[Any]
-    ) -> tuple[Tile, NDArray[np.uint8]]:
-        """Copy tiles that lie apart in memory into one column, in a workspace for many uses."""
-        rows, cols = sum(tile.rows for tile in tiles), tiles[0].cols
-        size = rows * cols * dtype.itemsize
-        try:
-            workspace = self._workspaces.pop()
-        except IndexError:
-            workspace = np.empty(0, np.uint8)
-        if workspace.size < size:
-            workspace = np.empty(size, np.uint8)
-        whole = Tile(workspace[:size].view(dtype).reshape((rows, cols), order="F"))
-        for tile, part in zip(tiles, _parts(whole, tiles), strict=True):
-            part[...] = tile.array
-        return whole, workspace
-
-    # -- number formats ----------------------------------------------------------------------------
-
-    def _bind(self, kind: Kind) -> Kernel:
-        """Return the kernel of a kind of tasks.
-
-        Where tasks have formats of their own, what a kernel reads may be narrower: it is widened.
-        """
-        precision, compression = kind.precision, kind.compression
-        known = precision is None or (
-            precision in FORMATS
-            and kind.dtype
-            in (dtype_of(precision, kind.dtype.kind == "c"), FORMATS[precision].storage)
-        )
-        if compression or not known:
-            raise ValueError(
-                f"there is no {kind.operation} on {kind.dtype} tiles with precision {precision!r} "
-                f"and compression {compression!r}; tiles are not compressed, and computed with in "
-                "the data type that holds their format"
-            )
-        if (packed := self._packed(kind)) is not None:
-            return packed
-        kernel = kernels.bind(kind.operation, kind.dtype, kind.params)
-        reads = [mode == Access.R for mode in kind.definition.modes]
-        if not precision or kind.definition.panel or kind.operation == "lag2" or not any(reads):
-            return kernel
-        return self._widening(kernel, precision, reads)
-
-    def _packed(self, kind: Kind) -> Kernel | None:
-        """Return the kernel of products whose operands are as they are stored, None for others."""
-        name = kind.precision
-        if name is None or kind.operation != "gemm":
-            return None
-        storage = FORMATS[name].storage
-        operands = {
-            self._graph.grid_of(int(self._graph.tiles[self._graph.indptr[task]])).dtype
-            for task in np.flatnonzero(self._graph.kind == self._graph.kinds.index(kind))[:1]
-        }
-        if operands != {storage} or storage == kind.dtype:
-            return None
-        return kernels.bind(kind.operation, storage, kind.params)
-
-    def _widening(self, kernel: Kernel, precision: str, reads: list[bool]) -> Kernel:
-        """Return a kernel that takes operands of other formats, copied to a workspace first."""
-        wanted = {kind: dtype_of(precision, kind == "c") for kind in "fc"}
-
-        def widening(*tiles: Tile) -> None:
-            arguments, used = list(tiles), []
-            for at, tile in enumerate(tiles):
-                held = tile.array.dtype
-                if reads[at] and held != (dtype := wanted.get(held.kind, held)):
-                    arguments[at], workspace = self._gather([tile], dtype)
-                    used.append(workspace)
-            kernel(*arguments)
-            self._workspaces += used
-
-        return widening
+            self._workspaces.give_back(workspace)
 
     # -- errors, scratch ---------------------------------------------------------------------------
 
@@ -366,11 +290,3 @@ def _scratch_uses(graph: TaskGraph) -> dict[int, int]:
             numbers, counts = np.unique(graph.tiles[mine], return_counts=True)
             uses.update(zip(numbers.tolist(), counts.tolist(), strict=True))
     return uses
-
-
-def _parts(whole: Tile, tiles: Sequence[Tile]) -> Iterator[NDArray[Any]]:
-    """Iterate over the parts of a column that belong to the tiles it is made of."""
-    top = 0
-    for tile in tiles:
-        yield whole.array[top : top + tile.rows]
-        top += tile.rows
