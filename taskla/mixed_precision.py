@@ -13,7 +13,8 @@ panels with pivoting        the widest of their tiles, fp64 where one is
 
 An operand that the tag has no room for is converted, by a task of its own on the rank that has it,
 once for each format that somebody wants; a narrower one is widened where it is read. Products may
-be given tags of their own (`product_tags`): what is less than their result's is summed up apart.
+have tags of their own (`taskla.product_formats`): what is less than their result's is summed up
+apart.
 [The rules of HiCMA-X and of Chameleon's gered; Higham, Mary, Acta Numerica 31 (2022)]
 """
 
@@ -29,15 +30,15 @@ from numpy.typing import NDArray
 from taskla.formats import FORMATS, dtype_of
 from taskla.graph import Grid, Kind, TaskGraph
 from taskla.operations import Access
-from taskla.precision import NAMES, PrecisionMap
+from taskla.precision import NAMES
 
-__all__ = ["Mixed", "mixed", "product_tags"]
+__all__ = ["PRODUCTS", "Mixed", "mixed"]
 
 Int8 = NDArray[np.int8]
 Int64 = NDArray[np.int64]
 
 #: Products, which may be in less than fp32.
-_PRODUCTS = frozenset(("gemm", "symm", "hemm", "syrk", "herk", "trmm"))
+PRODUCTS = frozenset(("gemm", "symm", "hemm", "syrk", "herk", "trmm"))
 
 #: Where a task goes, seen from a call: what it reads, the call, and what becomes of its results.
 _BEFORE, _CALL, _ROUND, _AFTER = range(4)
@@ -100,64 +101,6 @@ def mixed(
     Mixed
     """
     return _Mixing(graph, codes, tags, packed).made()
-
-
-def product_tags(
-    graph: TaskGraph, norms: Mapping[int, NDArray[np.float64]], precision: PrecisionMap
-) -> Int8:
-    """Return the formats in which the products of a graph may be made.
-
-    Product k of K in C_ij := sum_k A_ik B_kj may be in format f if
-    ``2 u_f ||A_ik||_F ||B_kj||_F K NT <= tol ||A||_F ||B||_F``.
-
-    Parameters
-    ----------
-    graph : TaskGraph
-        Of gemm, symm or hemm, which may scale and set tiles besides.
-    norms : mapping of int to (mt, nt) array
-        By the first tile number of a grid: Frobenius norms of the tiles of A and B.
-    precision : PrecisionMap
-        Adaptive, or of one format.
-
-    Returns
-    -------
-    (n,) int8 array
-        -1 for tasks that are no products.
-
-    Raises
-    ------
-    ValueError
-        When the map is neither.
-    """
-    products = np.array([name in _PRODUCTS for name in graph.operations], dtype=np.bool_)
-    tags = np.full(graph.n, -1, np.int8)
-    mine = products[graph.kind]
-    if precision.uniform is not None:
-        tags[mine] = NAMES.index(precision.uniform)
-        return tags
-    if not precision.needs_norms:
-        raise ValueError(
-            f"precision is {str(precision)!r}; products take a format or 'adaptive:1e-6'"
-        )
-    assert precision.tol is not None
-    tags[mine] = NAMES.index(precision.formats[0])
-    share = np.ones(graph.tiles.size)
-    for grid in graph.grids:
-        if grid.base in norms:
-            found = norms[grid.base]
-            total = float(np.sqrt((found**2).sum())) or 1.0
-            these = (graph.tiles >= grid.base) & (graph.tiles < grid.end)
-            share[these] = found.ravel(order="F")[graph.tiles[these] - grid.base] / total
-    # ||A_ik|| ||B_kj|| / (||A|| ||B||)
-    size = np.multiply.reduceat(share, graph.indptr[:-1]) if graph.n else np.zeros(0)
-    written = graph.first_written
-    most = int(np.bincount(written[mine]).max(initial=1))
-    tile = int(written[mine][0]) if mine.any() else 0
-    across = max(graph.grid_of(tile).mt, graph.grid_of(tile).nt) if mine.any() else 1
-    for name in precision.formats[1:]:
-        unit = FORMATS[name].unit_roundoff
-        tags[mine & (2 * unit * size * most * across <= precision.tol)] = NAMES.index(name)
-    return tags
 
 
 class _Tasks(NamedTuple):
@@ -235,7 +178,7 @@ class _Mixing:
         graph = self._graph
         code = self._code[graph.tiles]
         tag = self._code[graph.first_written].copy()
-        names = np.array([name in _PRODUCTS for name in graph.operations], dtype=np.bool_)
+        names = np.array([name in PRODUCTS for name in graph.operations], dtype=np.bool_)
         low = (tag > _FP32) & ~names[graph.kind]
         tag[low] = _FP32
         panels = np.array([kind.definition.panel for kind in graph.kinds], dtype=np.bool_)
@@ -363,7 +306,7 @@ class _Mixing:
         graph = self._graph
         task = graph.task_of_access
         out = (graph.modes != Access.R) & (self._code[graph.tiles] >= 0)
-        products = np.array([name in _PRODUCTS for name in graph.operations], dtype=np.bool_)
+        products = np.array([name in PRODUCTS for name in graph.operations], dtype=np.bool_)
         out &= products[graph.kind[task]]
         out &= _HELD_WIDE[self._code[graph.tiles]] & ~_HELD_WIDE[self._tag[task]]
         found = np.flatnonzero(out)

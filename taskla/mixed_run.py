@@ -15,9 +15,10 @@ from taskla.engines.base import Engine
 from taskla.graph import TaskGraph
 from taskla.matrix_mixed import tile_squares
 from taskla.matrix_place import ALONE, place
-from taskla.mixed_precision import Mixed, mixed, product_tags
+from taskla.mixed_precision import Mixed, mixed
 from taskla.operations import Access
 from taskla.precision import PrecisionMap
+from taskla.product_formats import product_tags
 
 __all__ = ["is_mixed", "run_mixed", "run_products", "tile_norms"]
 

@@ -30,6 +30,7 @@ FLOORS = (
             "operations",
             "pieces",
             "precision",
+            "product_formats",
             "reductions",
             "rewriting",
             "rounding",

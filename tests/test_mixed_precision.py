@@ -22,9 +22,10 @@ from taskla.engines.threads import ThreadsEngine
 from taskla.formats import FORMATS
 from taskla.graph import TaskGraph
 from taskla.linalg import cho_factor, cho_solve, cholesky, lu, lu_factor, matmul, symm
-from taskla.mixed_precision import mixed, product_tags
+from taskla.mixed_precision import mixed
 from taskla.operations import Access
 from taskla.precision import NAMES
+from taskla.product_formats import product_tags
 from taskla.programs import Layout
 from taskla.traces import Recorder
 
