@@ -241,6 +241,8 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial", *, estimate: bool = False) -
 
     Raises
     ------
+    ValueError
+        When rows may move to tiles whose formats an adaptive map chose for others.
     numpy.linalg.LinAlgError
         With "none" or "tournament", if a pivot is exactly zero. With "partial" the factorisation
         goes on, as in LAPACK: look for zeros on the diagonal of U.
@@ -252,6 +254,11 @@ def getrf(A: TiledMatrix, pivot: Pivot = "partial", *, estimate: bool = False) -
     full(A=A)
     if pivot not in ("partial", "tournament", "none"):
         raise ValueError(f"pivot must be 'partial', 'tournament' or 'none', not {pivot!r}")
+    if pivot != "none" and A.precision is not None and A.precision.moves(A.mt):
+        raise ValueError(
+            f"A has formats by {A.precision!r}, tile by tile, and rows move from tile to tile: use "
+            "PrecisionMap(..., by='column'), or pivot='none'"
+        )
     shapes = layouts(("A",), A=A)
     k = min(A.m, A.n)
     before = accuracy.probe(A, estimate)

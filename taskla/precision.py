@@ -173,6 +173,10 @@ class PrecisionMap:
         """Whether the formats depend on what the tiles hold."""
         return self.rule == "adaptive"
 
+    def moves(self, mt: int) -> bool:
+        """Whether the tolerance is lost when rows move between the tiles of a column of mt."""
+        return self.needs_norms and self.by == "tile" and mt > 1
+
     @property
     def uniform(self) -> str | None:
         """The format of every tile, where they have one whatever the matrix is."""

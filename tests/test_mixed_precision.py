@@ -300,6 +300,14 @@ def test_lu_keeps_a_tolerance(pivot: Any, tol: float) -> None:
     assert len(np.unique(A.format_map)) > 1 or by == "column"
 
 
+def test_rows_do_not_move_to_tiles_that_are_too_rough_for_them() -> None:
+    A = tla.TiledMatrix.random((40, 40), 8, precision="adaptive:1e-4")
+    with pytest.raises(ValueError, match=r"use PrecisionMap\(..., by='column'\), or pivot='none'"):
+        tla.getrf(A)
+    tla.getrf(tla.TiledMatrix.random((40, 40), 8, kind="dominant", precision="fp32:1,bf16:rest"))
+    tla.getrf(tla.TiledMatrix.random((8, 8), 8, precision="adaptive:1e-4"))
+
+
 @pytest.mark.parametrize("tol", [1e-2, 1e-4, 1e-6])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_products_keep_a_tolerance(tol: float, dtype: str) -> None:
