@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import engines
+from taskla.formats import FORMATS, format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_place import ALONE, place
-from taskla.precision import Accuracy
+from taskla.precision import NAMES, Accuracy
 
 __all__ = ["Probe", "after_cholesky", "after_lu", "probe"]
 
@@ -24,16 +25,24 @@ Part: TypeAlias = Literal["all", "hermitian", "lower", "upper", "unit lower"]
 
 #: Vectors at once: the estimate scatters less.
 _VECTORS = 8
+#: Relative error of numbers rounded to nearest, in units of the roundoff: the root of the mean
+#: square, 1 / sqrt(3), over that of a significand, sqrt(1.5 / log 2).
+_TYPICAL = 0.39
 #: Groups of tile columns: each sums up its own products, for the same bits on any workers.
 _GROUPS = 16
 
 
 class Probe(NamedTuple):
-    """What a random x gave before a matrix was overwritten: x, A x and ``||A||_F``."""
+    """What a random x gave before a matrix was overwritten: x, A x, ``||A||_F``, its rounding.
+
+    The matrix had been rounded to its formats when it met the vectors; by how much follows from the
+    norms of its tiles.
+    """
 
     x: Array
     y: Array
     norm: float
+    rounded: float
 
 
 def probe(A: TiledMatrix, wanted: bool) -> Probe | None:
@@ -52,15 +61,20 @@ def probe(A: TiledMatrix, wanted: bool) -> Probe | None:
     if hasattr(A, "engine"):
         raise NotImplementedError("estimate is not for matrices on Dask")
     x = np.random.default_rng(A.n).normal(size=(A.n, _VECTORS))
-    squares: list[float] = []
+    squares: list[tuple[float, float]] = []
+    own = format_of(A.dtype).name
 
     def note(i: int, j: int, tile: Array) -> None:
-        square = float(np.vdot(tile, tile).real)
-        squares.append(2 * square if A.uplo and i != j else square)
+        square = float(np.vdot(tile, tile).real) * (2 if A.uplo and i != j else 1)
+        name = own if A.mixed is None else NAMES[int(A.mixed.codes[i, j])]
+        unit = 0.0 if name == own else _TYPICAL * FORMATS[name].unit_roundoff
+        squares.append((square, unit**2 * square))
 
     y = _times(A, x, "hermitian" if A.uplo else "all", note=note)
-    shares = _collectives(A).share(float(np.sum(sorted(squares))))
-    return Probe(x, y, float(np.sqrt(np.sum(shares))))
+    # in an order that does not depend on the workers
+    sums = np.sum(np.array(sorted(squares)).reshape(-1, 2), axis=0).tolist()
+    norm, rounded = np.sqrt(np.sum(_collectives(A).share(sums), axis=0)).tolist()
+    return Probe(x, y, norm, rounded)
 
 
 def after_cholesky(A: TiledMatrix, before: Probe | None, uplo: str) -> None:
@@ -85,12 +99,9 @@ def after_lu(A: TiledMatrix, before: Probe | None, piv: Array) -> None:
 
 
 def _set(A: TiledMatrix, before: Probe, residual: Array) -> None:
-    error = float(np.linalg.norm(residual)) / np.sqrt(_VECTORS)
-    relative = error / before.norm if before.norm else 0.0
-    # the matrix had been rounded when it met the vectors
-    rounded = 0.0 if A.mixed is None else A.mixed.rounded
+    error = float(np.hypot(np.linalg.norm(residual) / np.sqrt(_VECTORS), before.rounded))
     tol = None if A.precision is None else A.precision.tol
-    A.accuracy = Accuracy(float(np.hypot(relative, rounded)), tol)
+    A.accuracy = Accuracy(error / before.norm if before.norm else 0.0, tol)
 
 
 def _collectives(A: TiledMatrix) -> Any:

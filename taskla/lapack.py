@@ -44,7 +44,7 @@ from taskla.operands import (
 )
 from taskla.programs import Layout
 from taskla.refinement import RefinementInfo, full as full_precision, low_format
-from taskla.refinement_tiled import Factor, Solve, refined, refuse_dask
+from taskla.refinement_tiled import Factor, Solve, refined, refuse_dask, refuse_formats
 
 __all__ = [
     "gemm",
@@ -171,6 +171,7 @@ def posv(
     full(B=B)
     match("(rows as A)", (A.n, B.n), B=B)
     shapes, letter = layouts(("A", "B"), A=A, B=B), stored_triangle(A, uplo)
+    refuse_formats(precision, A=A, B=B)
     low = low_format(precision, A.dtype)
     info = full_precision(A.dtype, precision)
     if low is not None:
@@ -367,6 +368,7 @@ def gesv(
     layouts(("A", "B"), A=A, B=B)
     if precision is None:
         return _gesv(A, B, pivot)
+    refuse_formats(precision, A=A, B=B)
     low = low_format(precision, A.dtype)
     info = full_precision(A.dtype, precision)
     if low is not None:

@@ -502,7 +502,9 @@ class TiledMatrix(StoredTiles):
         """Return a copy, as `like` lays it out; tiles keep their formats."""
         if self.mixed is not None:
             store = self.mixed.copy()
-            return type(self)(self.layout, self.dtype, store, self.distribution, self._rank)
+            other = type(self)(self.layout, self.dtype, store, self.distribution, self._rank)
+            other.accuracy = self.accuracy
+            return other
         return self.astype(self.dtype)
 
     def with_precision(

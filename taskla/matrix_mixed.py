@@ -27,13 +27,10 @@ __all__ = [
     "map_codes",
     "mixed_store",
     "refuse_overflow",
+    "refuse_tolerance",
     "tile_square",
     "tile_squares",
 ]
-
-#: Relative error of numbers rounded to nearest, in units of the roundoff: the root of the mean
-#: square, 1 / sqrt(3), over that of a significand, sqrt(1.5 / log 2).
-_TYPICAL = 0.39
 
 Block = Callable[[int, int], NDArray[Any]]
 
@@ -63,8 +60,6 @@ class MixedStore:
     writeable : bool
     scales : (mt, nt) float64 array
         What packed tiles were multiplied by.
-    rounded : float
-        About ``||A - A^||_F / ||A||_F`` of an adaptive map, from when the tiles were set.
     """
 
     def __init__(
@@ -80,7 +75,6 @@ class MixedStore:
         self.order: Order = "F"
         self.writeable = True
         self.scales = np.ones(codes.shape)
-        self.rounded = 0.0
         self._complex = dtype.kind == "c"
         self._rest = {name: self._new(name, self._stored(name)) for name in self.formats()}
         self._held: dict[str, OwnStore] = {}
@@ -169,7 +163,6 @@ class MixedStore:
         """Return a copy."""
         other = MixedStore(self._layout, self._dtype, self.codes, self._own, self.precision)
         other.scales[...] = self.scales
-        other.rounded = self.rounded
         for name, store in self._rest.items():
             for array, target in zip(store.arrays, other._rest[name].arrays, strict=True):
                 target[...] = array
@@ -232,12 +225,13 @@ class MixedStore:
 def refuse_overflow(array: NDArray[Any], name: str, i: int, j: int) -> None:
     """Raise OverflowError when tile (i, j) has finite entries that are too large for its format."""
     format = FORMATS[name]
-    if format.max < FORMATS[format_of(array.dtype).name].max and not format.scaled:
+    # tiles of a narrow range are scaled, but held in fp32
+    most = FORMATS["fp32"].max if format.scaled else format.max
+    if most < FORMATS[format_of(array.dtype).name].max:
         largest = max(abs(float(part.max(initial=0.0))) for part in _extremes(array))
-        if format.max < largest < np.inf:
+        if most < largest < np.inf:
             raise OverflowError(
-                f"tile ({i}, {j}) has an entry of {largest:.3g}; {name} holds {format.max:.3g} "
-                "at most"
+                f"tile ({i}, {j}) has an entry of {largest:.3g}; {name} holds {most:.3g} at most"
             )
 
 
@@ -316,11 +310,9 @@ def mixed_store(
     OverflowError
         When a tile has entries that its format has not.
     """
-    norms: list[NDArray[np.float64]] = []
 
     def squares() -> NDArray[np.float64]:
-        norms.append(tile_squares(layout, own, block, ranks, map_tiles))
-        return norms[0]
+        return tile_squares(layout, own, block, ranks, map_tiles)
 
     codes = map_codes(precision, layout, dtype, squares)
     made_by = precision if isinstance(precision, PrecisionMap) else None
@@ -331,12 +323,6 @@ def mixed_store(
 
     with ranks.agreed():
         each_tile(own, put, map_tiles)
-    if norms:
-        total = _total(norms[0], layout)
-        units = np.array([FORMATS[name].unit_roundoff for name in NAMES])[codes]
-        units[codes == NAMES.index(format_of(dtype).name)] = 0.0
-        rounded = _total((_TYPICAL * units) ** 2 * norms[0], layout)
-        store.rounded = math.sqrt(rounded / total) if total else 0.0
     return store
 
 
@@ -350,11 +336,24 @@ def map_codes(
 
     Parameters and errors are those of `mixed_store` and `tile_squares`.
     """
+    refuse_tolerance(precision, dtype)
     if isinstance(precision, PrecisionMap) and precision.needs_norms:
         codes = codes_of_squares(precision, layout, squares())
     else:
         codes = codes_of(precision, layout.mt, layout.nt)
+    if layout.uplo:
+        # tiles that are not stored are those of the other triangle
+        lower = np.tri(layout.mt, dtype=np.bool_)
+        codes = np.where(lower if layout.uplo == "lower" else lower.T, codes, codes.T)
     return np.maximum(codes, np.int8(NAMES.index(format_of(dtype).name)))
+
+
+def refuse_tolerance(precision: PrecisionMap | Codes, dtype: np.dtype[Any]) -> None:
+    """Raise ValueError for a tolerance that numbers of a dtype cannot keep."""
+    tol = precision.tol if isinstance(precision, PrecisionMap) else None
+    least = format_of(dtype).unit_roundoff
+    if tol is not None and tol < least:
+        raise ValueError(f"tol is {tol}; with {dtype} it must be at least {least:.2g}")
 
 
 def codes_of_squares(
@@ -365,7 +364,7 @@ def codes_of_squares(
     if layout.uplo:
         # by columns both triangles count
         squares = np.maximum(squares, squares.T)
-    return precision.of_norms(np.sqrt(squares), total)
+    return precision.of_norms(np.sqrt(squares), total, min(layout.m, layout.n))
 
 
 def _total(squares: NDArray[np.float64], layout: Layout) -> float:
@@ -393,7 +392,13 @@ def tile_squares(
     squares = np.zeros((layout.mt, layout.nt))
 
     def note(i: int, j: int) -> None:
-        squares[i, j] = tile_square(np.asarray(block(i, j)), layout.uplo if i == j else None)
+        array = np.asarray(block(i, j))
+        squares[i, j] = tile_square(array, layout.uplo if i == j else None)
+        if not np.isfinite(squares[i, j]) and np.isfinite(array).all():
+            raise OverflowError(
+                f"tile ({i}, {j}) has entries whose squares are too large for a norm: scale the "
+                "matrix"
+            )
 
     with ranks.agreed():
         each_tile(own, note, map_tiles)

@@ -94,10 +94,11 @@ class StoredTiles:
         return np.full((self.mt, self.nt), -1, np.intp)
 
     def __repr__(self) -> str:
+        formats = "" if self.precision is None else f", precision={str(self.precision)!r}"
         return (
             f"{type(self).__name__}({self.m} x {self.n} {self.dtype}, nb={self.nb}, "
-            f"{self.mt} x {self.nt} tiles, uplo={self.uplo!r}, order={self.order!r}, "
-            f"{self.nbytes} bytes)"
+            f"{self.mt} x {self.nt} tiles, uplo={self.uplo!r}, order={self.order!r}"
+            f"{formats}, {self.nbytes} bytes)"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -297,7 +298,8 @@ class StoredTiles:
 
         A file holds the whole matrix, with zeros for the triangle that is not stored; a folder
         holds the tiles as they are. Both appear whole or not at all, and replace what `save` wrote
-        before. Text knows no precision: ``.mtx`` gives single precision back as double.
+        before. Text knows no precision: ``.mtx`` gives single precision back as double. Tiles that
+        have formats of their own are written in the dtype of the matrix.
 
         All ranks that share a matrix call this, and write their own tiles to one folder or
         ``.npy`` file; ``.mtx``, and ``.npy`` when there are several machines, is written by rank 0.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from taskla import kernels
 from taskla.engines.base import Engine
 from taskla.graph import TaskGraph
-from taskla.matrix_mixed import tile_squares
+from taskla.matrix_mixed import refuse_tolerance, tile_squares
 from taskla.matrix_place import ALONE, place
 from taskla.mixed_precision import Mixed, mixed
 from taskla.operations import Access
@@ -100,6 +100,7 @@ def run_products(
         for grid, matrix in zip(grids, matrices, strict=True)
         if is_mixed(matrix)
     }
+    refuse_tolerance(precision, matrices[-1].dtype)
     norms = {}
     if precision.needs_norms:
         factors = zip(grids[:-1], matrices[:-1], strict=True)

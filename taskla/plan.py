@@ -410,6 +410,10 @@ class _Outline(TiledMatrix):
         self._formats = None if precision is None else _Formats(self, precision)
 
     @property
+    def precision(self) -> None:
+        """None: a plan knows no tolerance."""
+
+    @property
     def mixed(self) -> Any:
         """The formats of its tiles, if they have their own."""
         return self._formats
@@ -432,7 +436,7 @@ class _Formats:
         codes = codes_of(precision, outline.mt, outline.nt)
         widest = NAMES.index(format_of(outline.dtype).name)
         self.codes = np.maximum(codes, np.int8(widest))
-        self.precision, self.rounded = None, 0.0
+        self.precision = None
 
     def working(self, written: bool) -> AbstractContextManager[None]:
         """Do nothing: there are no tiles."""

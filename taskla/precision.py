@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ __all__ = [
     "Precision",
     "PrecisionMap",
     "codes_of",
+    "has_range",
     "precision_map",
 ]
 
@@ -32,6 +34,11 @@ NAMES = tuple(FORMATS)
 DEFAULT = ("fp64", "fp32", "fp16")
 By: TypeAlias = Literal["tile", "column"]
 Codes: TypeAlias = NDArray[np.int8]
+
+#: Numbers up to this, and down to its inverse, leave room in fp32 for sums and subnormal numbers.
+_RANGE = 2.0**100
+#: Errors of LU with partial pivoting, over those of rounding its matrix, for order 1.
+_GROWTH = 0.2
 
 #: The most characters that are read of a file.
 _MOST = 2**24
@@ -98,7 +105,10 @@ class PrecisionMap:
     -----
     Tile (i, j) of NT tile rows gets the lowest format f with
     ``||A_ij||_F NT / ||A||_F < tol / u_f``, u_f the unit roundoff; tiles on the diagonal the widest
-    of `formats` [1]_ [2]_. Tiles of formats with a small range are stored scaled.
+    of `formats` [1]_ [2]_. Tiles of formats with a small range are stored scaled. By column, the
+    norm is that of the tile column times sqrt(n) / 5, as errors of LU grow with the order
+    (measured on Gaussian matrices). Where the entries are so large or small that fp32 could not
+    hold them, all tiles have the widest format.
 
     References
     ----------
@@ -127,6 +137,8 @@ class PrecisionMap:
         formats: Sequence[str] | None = None,
         by: By = "tile",
     ) -> None:
+        if isinstance(formats, str):
+            raise ValueError(f"formats is {formats!r}; it must be a sequence of names")
         if not isinstance(rule, str):
             raise TypeError(f"rule is {rule!r}; it must be a string")
         adaptive, _, number = rule.partition(":")
@@ -155,7 +167,7 @@ class PrecisionMap:
                 raise ValueError(
                     "rule is 'adaptive', which needs a tolerance: tol=1e-6, or 'adaptive:1e-6'"
                 )
-            if not (isfinite(self.tol) and least <= self.tol < 1):
+            if not (math.isfinite(self.tol) and least <= self.tol < 1):
                 raise ValueError(
                     f"tol is {self.tol}; with the widest format {self.formats[0]} it must be at "
                     f"least {least:.2g}, and less than 1"
@@ -209,7 +221,7 @@ class PrecisionMap:
             begin += width
         return codes
 
-    def of_norms(self, norms: NDArray[np.float64], total: float) -> Codes:
+    def of_norms(self, norms: NDArray[np.float64], total: float, n: int = 0) -> Codes:
         """Return the codes of tiles with given norms.
 
         Parameters
@@ -218,18 +230,24 @@ class PrecisionMap:
             Frobenius norms of the tiles; of tiles that are not stored 0.
         total : float
             That of the matrix, both triangles of a symmetric one.
+        n : int, default 0
+            Order of the matrix, by which errors of LU factorisations grow: for maps by column.
 
         Returns
         -------
         (mt, nt) int8 array
+            All have the widest format where fp32, which holds all others, has not the range.
         """
         if not self.needs_norms:
             return self.of_shape(*norms.shape)
         assert self.tol is not None
         size = max(norms.shape, default=0)
-        if self.by == "column":
-            norms = np.broadcast_to(np.sqrt((norms**2).sum(axis=0)), norms.shape)
         codes = np.full(norms.shape, _code(self.formats[0]), np.int8)
+        if not has_range(total, self.tol * total / max(size, 1)):
+            return codes
+        if self.by == "column":
+            growth = max(1.0, _GROWTH * math.sqrt(n))
+            norms = np.broadcast_to(growth * np.sqrt((norms**2).sum(axis=0)), norms.shape)
         for name in self.formats[1:]:
             # ||A_ij|| NT / ||A|| < tol / u
             fits = norms * size * FORMATS[name].unit_roundoff < self.tol * total
@@ -245,13 +263,14 @@ class PrecisionMap:
         parts = self.rule.split(",")
         band = []
         for number, part in enumerate(parts):
-            name, colon, width = part.strip().partition(":")
+            name, colon, width = (word.strip() for word in part.partition(":"))
             last = number == len(parts) - 1
             count = 1 if last and width == "rest" else int(width) if width.isdecimal() else 0
             if not colon or not count or (last and width != "rest"):
                 raise ValueError(
                     f"rule is {self.rule!r}; allowed: a format ({', '.join(NAMES)}), "
-                    "'adaptive:1e-6', a band like 'fp64:2,fp32:8,bf16:rest', or the path of a file"
+                    "'adaptive:1e-6', a band like 'fp64:2,fp32:8,bf16:rest' (counts from 1 on, and "
+                    "rest at the end), or the path of a file"
                 )
             band.append((_code(name), count))
         return band
@@ -267,7 +286,14 @@ class PrecisionMap:
         return f"adaptive:{self.tol:g}" if self.needs_norms else self.rule
 
 
-Precision: TypeAlias = PrecisionMap | str | Sequence[Sequence[str]] | NDArray[Any]
+def has_range(largest: float, smallest: float) -> bool:
+    """Whether fp32 holds numbers up to one, and what is lost below it is less than another."""
+    return largest < _RANGE and smallest > 1 / _RANGE
+
+
+Precision: TypeAlias = (
+    PrecisionMap | str | os.PathLike[str] | Sequence[Sequence[str]] | NDArray[Any]
+)
 """What ``precision=`` takes: a map, its rule in short, or the name of a format for each tile."""
 
 
@@ -292,6 +318,14 @@ def precision_map(precision: Precision, by: By = "tile") -> PrecisionMap | Codes
         return PrecisionMap(precision, by=by) if adaptive else PrecisionMap(precision)
     if isinstance(precision, np.ndarray) and precision.dtype == np.int8:
         return precision
+    if isinstance(precision, os.PathLike):
+        # a rule that is a path has a separator in it
+        path = Path(precision)
+        return PrecisionMap(str(path if path.is_absolute() else Path.cwd() / path))
+    if isinstance(precision, Real):
+        raise ValueError(
+            f"precision is {precision!r}; a tolerance is given as 'adaptive:{precision}'"
+        )
     return _codes(np.asarray(precision), "precision")
 
 
@@ -344,8 +378,14 @@ def _from_file(path: str, mt: int, nt: int) -> Codes:
         text = file.read(_MOST + 1)
     lines = [line.replace(",", " ").split() for line in text.splitlines()]
     rows = [line for line in lines if line and not line[0].startswith("#")]
-    if len(text) > _MOST or [len(row) for row in rows] != [nt] * mt:
+    if len(text) > _MOST or len(rows) != mt:
         raise ValueError(f"{path}: has {len(rows)} lines of formats; there must be {mt} of {nt}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != nt:
+            raise ValueError(
+                f"{path}: line {number} of formats has {len(row)} names; there must be {nt}, for "
+                "the tiles of both triangles"
+            )
     try:
         return np.array([[_code(name) for name in row] for row in rows], np.int8).reshape(mt, nt)
     except ValueError as error:

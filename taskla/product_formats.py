@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taskla.formats import FORMATS
+from taskla.formats import FORMATS, format_of
 from taskla.graph import TaskGraph
 from taskla.mixed_precision import PRODUCTS
-from taskla.precision import NAMES, Codes, PrecisionMap
+from taskla.precision import NAMES, Codes, PrecisionMap, has_range
 
 __all__ = ["product_tags"]
 
@@ -21,7 +22,8 @@ def product_tags(
     """Return the formats in which the products of a graph may be made.
 
     Product k of K in C_ij := sum_k A_ik B_kj may be in format f if
-    ``2 u_f ||A_ik||_F ||B_kj||_F K NT <= tol ||A||_F ||B||_F``.
+    ``(2 u_f + sqrt(k) u) ||A_ik||_F ||B_kj||_F K NT <= tol ||A||_F ||B||_F``, the second term for
+    sums of k numbers in fp32, of roundoff u. None is wider than C.
 
     Parameters
     ----------
@@ -45,29 +47,39 @@ def product_tags(
     products = np.array([name in PRODUCTS for name in graph.operations], dtype=np.bool_)
     tags = np.full(graph.n, -1, np.int8)
     mine = products[graph.kind]
+    if not mine.any():
+        return tags
+    result = graph.grid_of(int(graph.first_written[mine][0]))
+    widest = NAMES.index(format_of(result.dtype).name)
     if precision.uniform is not None:
-        tags[mine] = NAMES.index(precision.uniform)
+        tags[mine] = max(widest, NAMES.index(precision.uniform))
         return tags
     if not precision.needs_norms:
         raise ValueError(
             f"precision is {str(precision)!r}; products take a format or 'adaptive:1e-6'"
         )
     assert precision.tol is not None
-    tags[mine] = NAMES.index(precision.formats[0])
+    tags[mine] = max(widest, NAMES.index(precision.formats[0]))
     share = np.ones(graph.tiles.size)
+    totals = []
     for grid in graph.grids:
         if grid.base in norms:
             found = norms[grid.base]
-            total = float(np.sqrt((found**2).sum())) or 1.0
+            total = float(np.sqrt((found**2).sum()))
+            totals.append(total)
             these = (graph.tiles >= grid.base) & (graph.tiles < grid.end)
-            share[these] = found.ravel(order="F")[graph.tiles[these] - grid.base] / total
+            share[these] = found.ravel(order="F")[graph.tiles[these] - grid.base] / (total or 1.0)
     # ||A_ik|| ||B_kj|| / (||A|| ||B||)
     size = np.multiply.reduceat(share, graph.indptr[:-1]) if graph.n else np.zeros(0)
-    written = graph.first_written
-    most = int(np.bincount(written[mine]).max(initial=1))
-    tile = int(written[mine][0]) if mine.any() else 0
-    across = max(graph.grid_of(tile).mt, graph.grid_of(tile).nt) if mine.any() else 1
+    most = int(np.bincount(graph.first_written[mine]).max())
+    across = max(result.mt, result.nt)
+    lost = precision.tol / (most * across)
+    if not all(has_range(total, lost * total) for total in (*totals, math.prod(totals))):
+        return tags
+    summing = math.sqrt(most * result.nb) * FORMATS["fp32"].unit_roundoff
     for name in precision.formats[1:]:
-        unit = FORMATS[name].unit_roundoff
-        tags[mine & (2 * unit * size * most * across <= precision.tol)] = NAMES.index(name)
+        error = 2 * FORMATS[name].unit_roundoff + summing
+        tags[mine & (error * size * most * across <= precision.tol)] = max(
+            widest, NAMES.index(name)
+        )
     return tags

@@ -193,8 +193,8 @@ def full(dtype: np.dtype[Any], precision: str | None = None, reason: str = "") -
         What was asked for. Default: the format of the result.
     reason : str, optional
     """
-    if precision is None:
-        precision = "fp64" if dtype.char in "dD" else "fp32"
+    own = "fp64" if dtype.char in "dD" else "fp32"
+    precision = own if precision is None or precision == "fp64" else precision
     return RefinementInfo("full", precision, reason=reason, iter=NOT_TRIED if reason else 0)
 
 

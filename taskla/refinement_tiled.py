@@ -30,7 +30,7 @@ from taskla.refinement import (
     scale_into,
 )
 
-__all__ = ["Factor", "Refined", "Solve", "refined", "refuse_dask"]
+__all__ = ["Factor", "Refined", "Solve", "refined", "refuse_dask", "refuse_formats"]
 
 Array: TypeAlias = NDArray[Any]
 Solve: TypeAlias = Callable[[TiledMatrix, str], Any]
@@ -55,6 +55,16 @@ class Refined:
     info: RefinementInfo
     solve: Callable[[Array, str], None] | None = None
     norm: float = np.nan
+
+
+def refuse_formats(precision: str | None, **matrices: TiledMatrix) -> None:
+    """Raise ValueError where refinement is asked for matrices whose tiles have formats already."""
+    for name, matrix in matrices.items():
+        if precision is not None and matrix.mixed is not None:
+            raise ValueError(
+                f"the tiles of {name} have number formats of their own, and precision is "
+                f"{precision!r}: refinement wants {name}.astype({str(matrix.dtype)!r})"
+            )
 
 
 def refuse_dask(precision: str, *matrices: TiledMatrix) -> None:

@@ -225,7 +225,7 @@ def test_cholesky_and_what_is_solved_with_it(dtype: str, uplo: Any, name: str, r
 @pytest.mark.parametrize("rule", ["columns", "band"])
 def test_lu(pivot: Any, name: str, ranks: int, rule: str) -> None:
     a = general(460)
-    columns = tla.PrecisionMap("adaptive", tol=1e-3, by="column")
+    columns = tla.PrecisionMap("adaptive", tol=4e-3, by="column")
     precision = columns if rule == "columns" else "fp64:2,fp32:2,bf16:rest"
     A = lazily(a, precision, None, ranks, name)
     assert len(set(A.format_map.ravel())) >= 2

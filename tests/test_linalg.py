@@ -585,6 +585,8 @@ def test_signatures_are_scipys_with_nb_at_the_end(name: str) -> None:
     extra: list[tuple[str, object]] = [] if name == "norm" else [("nb", None)]
     if name == "solve":
         extra += [("precision", None), ("full_output", False)]
+    if name in ("cholesky", "cho_factor", "lu", "lu_factor"):
+        extra += [("precision", None)]
     assert [(p.name, p.default) for p in ours[len(theirs) :]] == extra
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[len(theirs) :])
 

@@ -184,7 +184,9 @@ def test_products_get_the_lowest_format_that_the_rule_allows() -> None:
         a, b, _ = graph.tiles[3 * task : 3 * task + 3].tolist()
         (i, k), (_, j) = (a % 2, a // 2), ((b - 6) % 3, (b - 6) // 3)
         size = norms[0][i, k] * norms[6][k, j] * 3 * 2 / total
-        allowed = [f for f in ("fp32", "fp16") if 2 * FORMATS[f].unit_roundoff * size <= 1e-8]
+        sums = np.sqrt(12) * FORMATS["fp32"].unit_roundoff
+        error = {f: (2 * FORMATS[f].unit_roundoff + sums) * size for f in ("fp32", "fp16")}
+        allowed = [f for f in error if error[f] <= 1e-8]
         assert NAMES[tag] == ["fp64", *allowed][-1]
         found.add(NAMES[tag])
     assert found == {"fp64", "fp32", "fp16"}
@@ -524,3 +526,89 @@ def test_a_run_leaves_nothing_for_the_garbage_collector() -> None:
     finally:
         gc.enable()
     assert left == []
+
+
+# -- ranges ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e-60, 1e-42, 1e-30, 1e30, 1e60, 1e140])
+@pytest.mark.parametrize("tol", [1e-3, 1e-6])
+def test_a_tolerance_holds_for_entries_of_any_size(scale: float, tol: float) -> None:
+    a = spd(120) * scale
+    A = tla.TiledMatrix.from_array(a, 16, "lower", precision=f"adaptive:{tol}")
+    tla.potrf(A, estimate=True)
+    L = A.to_array() / np.sqrt(scale)
+    assert norm(L @ L.T - a / scale) <= 3 * tol * norm(a / scale)
+    assert A.accuracy is not None
+    assert A.accuracy.kept
+    p, lower, upper = lu(a, nb=16, precision=f"adaptive:{tol}", p_indices=True)
+    assert norm((lower[p] @ upper - a) / scale) <= 3 * tol * norm(a / scale)
+    b = np.ones((120, 40))
+    c = matmul(a, b, nb=16, precision=f"adaptive:{tol}")
+    assert norm((c - a @ b) / scale) <= 3 * tol * norm(a / scale) * norm(b)
+
+
+def test_entries_that_no_format_holds_are_refused() -> None:
+    for name in ("fp16", "fp8_e4m3", "fp32"):
+        with pytest.raises(OverflowError, match=r"tile \(\d, \d\) has an entry of"):
+            tla.TiledMatrix.from_array(spd(20) * 1e40, 8, precision=name)
+        with pytest.raises(OverflowError, match=f"too large for {name}, which is held in float32"):
+            matmul(spd(20) * 1e40, spd(20), nb=8, precision=name)
+    with pytest.raises(OverflowError, match="whose squares are too large for a norm"):
+        tla.TiledMatrix.from_array(spd(20) * 1e200, 8, precision="adaptive:1e-6")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("precision", ["fp64", "adaptive:1e-7", "fp32", "bf16"])
+def test_products_in_single_precision_are_in_no_more(dtype: str, precision: str) -> None:
+    x = np.random.default_rng(0).normal(size=(90, 90)).astype(dtype)
+    error = 2e-2 if precision == "bf16" else 1e-5
+    for c, expected in (
+        (matmul(x, x, nb=16, precision=precision), x @ x),
+        (symm(x + x.T, x, nb=16, precision=precision), (x + x.T) @ x),
+    ):
+        assert c.dtype == x.dtype
+        assert norm(c - expected) < error * norm(expected)
+
+
+def test_a_tolerance_is_not_less_than_the_matrix_holds() -> None:
+    x = np.eye(4, dtype=np.float32)
+    for call in (
+        lambda: tla.TiledMatrix.from_array(x, 2, precision="adaptive:1e-9"),
+        lambda: matmul(x, x, nb=2, precision="adaptive:1e-9"),
+    ):
+        with pytest.raises(
+            ValueError, match="tol is 1e-09; with float32 it must be at least 6e-08"
+        ):
+            call()
+
+
+@pytest.mark.parametrize(("nb", "tol"), [(10, 1e-6), (200, 1e-6), (10, 1.5e-7), (200, 1e-5)])
+def test_sums_of_many_products_keep_a_tolerance(nb: int, tol: float) -> None:
+    a = np.full((40, 8000), 1 / 3)
+    c = matmul(a, a.T, nb=nb, precision=f"adaptive:{tol}")
+    assert norm(c - a @ a.T) <= 3 * tol * norm(a) ** 2
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1.2e-7])
+def test_lu_of_gaussian_matrices_keeps_a_tolerance(tol: float) -> None:
+    g = np.random.default_rng(0).normal(size=(1000, 1000))
+    p, lower, upper = lu(g, nb=100, precision=f"adaptive:{tol}", p_indices=True)
+    assert norm(lower[p] @ upper - g) <= 3 * tol * norm(g)
+
+
+def test_a_band_has_an_estimate_of_its_error_too() -> None:
+    a = spd(200)
+    A = tla.TiledMatrix.from_array(a, 16, "lower", precision="fp64:2,fp16:rest")
+    tla.potrf(A, estimate=True)
+    assert A.accuracy is not None
+    assert A.accuracy.kept is None
+    assert 0.4 < A.accuracy.error / (norm(product(A.to_array(), "lower") - a) / norm(a)) < 2
+    assert A.copy().accuracy == A.accuracy
+
+
+def test_tiles_that_are_not_stored_have_the_formats_of_those_that_are() -> None:
+    names = [["fp64", "fp16"], ["fp32", "fp64"]]
+    A = tla.TiledMatrix.from_array(spd(20), 10, "lower", precision=names)
+    assert A.format_map.tolist() == [["fp64", "fp32"], ["fp32", "fp64"]]
+    assert "precision='fp32'" in repr(A.with_precision("fp32"))

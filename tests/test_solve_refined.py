@@ -380,6 +380,17 @@ def test_pivots_are_chosen_as_asked() -> None:
         assert excess(a, B.to_array(), b) <= 1
 
 
+def test_matrices_with_formats_of_their_own_are_not_refined() -> None:
+    A = tla.TiledMatrix.random((20, 20), 8, kind="spd")
+    B = tla.TiledMatrix.random((20, 1), 8)
+    low = A.with_precision("fp16")
+    for solve in (tla.gesv, tla.posv):
+        with pytest.raises(ValueError, match=r"refinement wants A.astype\('float64'\)"):
+            solve(low, B, precision="fp64")
+        with pytest.raises(ValueError, match="the tiles of B have number formats of their own"):
+            solve(A, B.with_precision("fp16"), precision="fp32")
+
+
 # -- ranks -----------------------------------------------------------------------------------------
 
 

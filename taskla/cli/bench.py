@@ -105,8 +105,9 @@ class Row:
 )
 @click.option(
     "--precision",
-    help="Formats of A's tiles (Cholesky, LU) or of products: fp32, fp64:2,bf16:rest, "
-    "adaptive:1e-6, FILE; of hpl-mxp's factors: fp32, bf16, fp16.",
+    help="Formats of A's tiles (Cholesky, LU and what solves with them, without refinement) or of "
+    "products: fp32, fp64:2,bf16:rest, adaptive:1e-6, FILE; of hpl-mxp's factors, which are "
+    "refined: fp32, bf16, fp16.",
 )
 @click.option(
     "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taskla.cli.checks import permutation, random_columns
 from taskla.cli.generate import Known, known, strips
-from taskla.formats import FORMATS
+from taskla.formats import FORMATS, format_of
 from taskla.matrix import TiledMatrix
 from taskla.precision import PrecisionMap
 from taskla.routines import ALPHA, BETA, PRODUCTS, Problem
@@ -44,7 +44,9 @@ def check_formats(
     if precision.tol is not None:
         return error / precision.tol, bool(error <= 3 * precision.tol)
     names = [precision.uniform] if precision.uniform else np.unique(made["A"].format_map).tolist()
-    unit = max(FORMATS[str(name)].unit_roundoff for name in names)
+    # no tile is wider than the matrix
+    least = format_of(p.dtype).unit_roundoff
+    unit = max(least, *(FORMATS[str(name)].unit_roundoff for name in names))
     return error / unit, bool(error <= 30 * unit)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from taskla.formats import FORMATS
 from taskla.kernels.arguments import mismatch
@@ -33,6 +36,15 @@ def round(dtype: str, format: str) -> Kernel:
     return kernel
 
 
+def refuse_infinite(a: NDArray[Any], b: NDArray[Any], format: str) -> None:
+    """Raise OverflowError where finite numbers have become infinite."""
+    if not np.isfinite(b).all() and np.isfinite(a).all():
+        raise OverflowError(
+            f"entries of up to {np.abs(a).max():.3g} are too large for {format}, which is held in "
+            f"{b.dtype}"
+        )
+
+
 @register("lag2", formats=(*LETTERS, FORMATS["bf16"].storage.name))
 def lag2(dtype: str, format: str) -> Kernel:
     """B = A rounded to numbers of a format: LAPACK's dlag2s, for any."""
@@ -41,11 +53,14 @@ def lag2(dtype: str, format: str) -> Kernel:
     def kernel(a: Tile, b: Tile) -> None:
         if a.shape != b.shape:
             mismatch("lag2", a, b)
-        if b.array.dtype == FORMATS[format].storage and dtype not in LETTERS:
+        if dtype not in LETTERS:
             pack(a.array, format, out=b.array)
         elif format in ("fp64", "fp32"):
-            np.copyto(b.array, a.array, casting="same_kind")
+            with np.errstate(over="ignore"):
+                np.copyto(b.array, a.array, casting="same_kind")
         else:
             round_to(a.array, format, scaled=True, out=b.array)
+        if a.array.dtype.itemsize > b.array.dtype.itemsize and dtype in LETTERS:
+            refuse_infinite(a.array, b.array, format)
 
     return kernel

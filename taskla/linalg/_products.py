@@ -69,7 +69,7 @@ def matmul(
         The tile size; chosen from the shapes, the type and the workers by default.
     precision : PrecisionMap or str, optional
         The formats that products of tiles are made in: one, or "adaptive:1e-6" for each the lowest
-        with which the error stays within 1e-6 of ``||x1||_F ||x2||_F``. Default: that of both.
+        with which the error stays within some 1e-6 of ``||x1||_F ||x2||_F``. Default: that of both.
     **options
         NumPy's others: ``casting``, ``order``, ``dtype``, ``subok``, ``signature``, ``axes``,
         ``axis``. With any of these NumPy computes.
