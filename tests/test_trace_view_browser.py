@@ -15,7 +15,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from strange_traces import failed, nasty
 
-from taskla.traces import Run
+import taskla as tla
+from taskla.traces import Recorder, Run
 from taskla.traces.analysis import ready_over_time
 from taskla.traces.pictures.aggregation import shares, tile_maps
 from taskla.traces.pictures.page import write_page
@@ -388,6 +389,30 @@ def test_the_map_is_coloured_by_what_is_selected(
     assert browser.data("tiles")["i"] == maps[1].i.tolist()
     # row 0 on top
     assert browser.point("map", 0, 0)[1] < browser.point("map", 0, 4)[1]
+    assert browser.errors() == []
+
+
+def test_the_formats_of_a_real_run_are_seen(browser: Browser, paged: Callable[[Run], Path]) -> None:
+    recorder = Recorder()
+    A = tla.TiledMatrix.random((96, 96), 16, uplo="lower", kind="spd").with_precision(
+        "fp64:1,fp32:2,bf16:rest"
+    )
+    with tla.engine("threads", workers=2, trace=recorder):
+        tla.potrf(A)
+    run = recorder.trace().run()
+    # the parts of a matrix are one, and its copies are not shown
+    assert [map_.name for map_ in tile_maps(run)] == ["A"]
+    browser.open(paged(run))
+    browser.driver.execute_script("Bokeh.documents[0].get_model_by_name('by').value = 'format'")
+    browser.wait("named('map legend').text.includes('bf16')")
+    tiles = browser.data("tiles")
+    where = zip(tiles["i"], tiles["j"], tiles["format"], strict=True)
+    assert {(i, j): name for i, j, name in where} == {
+        (i, j): str(A.format_map[i, j]) for i, j in A.layout.tiles()
+    }
+    # every task has the tag that it computed in
+    names = np.array(run.trace.names("formats"))[run.tasks["format"]]
+    assert set(names) == {"fp64", "fp32", "bf16"}
     assert browser.errors() == []
 
 
