@@ -140,10 +140,9 @@ def memory() -> None:
     """Peak memory of workers, ours and that of `dask.array.linalg.cholesky`, of the same array."""
     n, chunk = 8192, 256
     peaks = []
-    with cluster(n_workers=2, threads_per_worker=1) as workers, Client(workers) as client:
-        for factor in (ours, da.linalg.cholesky):
-            # each starts with fresh processes that have imported what they need
-            client.restart()
+    for factor in (ours, da.linalg.cholesky):
+        # each with fresh processes that have imported what they need
+        with cluster(n_workers=2, threads_per_worker=1) as workers, Client(workers) as client:
             wait(factor(correlation(1000, 500, 0.4), lower=True).persist(), timeout=PATIENCE)
             idle = peak(client, reset=True)
             L = factor(correlation(n, chunk, 0.5), lower=True).persist()
