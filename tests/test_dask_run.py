@@ -49,8 +49,8 @@ def run(
 
 
 def aborted(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """Why ranks ended the job; Open MPI may put a zero byte before it."""
-    return re.findall(r"Error: rank .*", done.stderr)
+    """Why ranks ended the job; Open MPI may put a zero byte before it, and its rule right after."""
+    return re.findall(r"Error: rank .*?(?=-{20,}|$)", done.stderr, re.MULTILINE)
 
 
 # -- what a script finds ---------------------------------------------------------------------------
