@@ -17,7 +17,7 @@ from taskla.matrix_mixed import refuse_tolerance, tile_squares
 from taskla.matrix_place import ALONE, place
 from taskla.mixed_precision import Mixed, mixed
 from taskla.operations import Access
-from taskla.precision import PrecisionMap
+from taskla.precision import Codes, PrecisionMap
 from taskla.product_formats import product_tags
 
 __all__ = ["is_mixed", "run_mixed", "run_products", "tile_norms"]
@@ -48,12 +48,7 @@ def run_mixed(engine: Engine, graph: TaskGraph, matrices: Sequence[Any]) -> None
     Exception
         As of `taskla.engines.base.Engine.run`.
     """
-    grids = [grid for grid in graph.grids if not grid.scratch]
-    codes = {
-        grid.base: matrix.mixed.codes
-        for grid, matrix in zip(grids, matrices, strict=True)
-        if is_mixed(matrix)
-    }
+    codes = _codes(graph, matrices)
     packed = _packed(engine)
     key = (packed, *((base, array.tobytes()) for base, array in codes.items()))
     programs = _known.setdefault(graph, {})
@@ -94,20 +89,25 @@ def run_products(
     ValueError
         When the map is another; when a factor has infs or NaNs and the map is adaptive.
     """
+    refuse_tolerance(precision, matrices[-1].dtype)
+    norms = {}
+    if precision.needs_norms:
+        grids = [grid for grid in graph.grids if not grid.scratch]
+        factors = zip(grids[:-1], matrices[:-1], strict=True)
+        norms = {grid.base: tile_norms(matrix) for grid, matrix in factors}
+    tags = product_tags(graph, norms, precision)
+    program = mixed(graph, _codes(graph, matrices), tags, _packed(engine))
+    _run(engine, graph, program, matrices)
+
+
+def _codes(graph: TaskGraph, matrices: Sequence[Any]) -> dict[int, Codes]:
+    """Return the formats of the tiles of matrices that have several, by their first tile number."""
     grids = [grid for grid in graph.grids if not grid.scratch]
-    codes = {
+    return {
         grid.base: matrix.mixed.codes
         for grid, matrix in zip(grids, matrices, strict=True)
         if is_mixed(matrix)
     }
-    refuse_tolerance(precision, matrices[-1].dtype)
-    norms = {}
-    if precision.needs_norms:
-        factors = zip(grids[:-1], matrices[:-1], strict=True)
-        norms = {grid.base: tile_norms(matrix) for grid, matrix in factors}
-    tags = product_tags(graph, norms, precision)
-    program = mixed(graph, codes, tags, _packed(engine))
-    _run(engine, graph, program, matrices)
 
 
 def _packed(engine: Engine) -> tuple[str, ...]:

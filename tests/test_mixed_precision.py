@@ -612,3 +612,12 @@ def test_tiles_that_are_not_stored_have_the_formats_of_those_that_are() -> None:
     A = tla.TiledMatrix.from_array(spd(20), 10, "lower", precision=names)
     assert A.format_map.tolist() == [["fp64", "fp32"], ["fp32", "fp64"]]
     assert "precision='fp32'" in repr(A.with_precision("fp32"))
+
+
+def test_a_task_does_not_write_tiles_of_another_width() -> None:
+    layouts = tuple(Layout(8, 8, 4, np.dtype("f4"), name) for name in "ABC")
+    graph = programs.program(gemm, layouts, (1.0, 0.0))
+    wide = mixed(graph, {}, np.full(graph.n, NAMES.index("fp64"), np.int8)).graph
+    X = [tla.TiledMatrix.zeros((8, 8), 4, "float32") for _ in "ABC"]
+    with pytest.raises(ValueError, match="a task in fp64 writes a tile of float32, not float64"):
+        ThreadsEngine(1).run(wide, X)

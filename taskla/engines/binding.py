@@ -113,9 +113,13 @@ def _widening(kernel: Kernel, precision: str, reads: list[bool], workspaces: Wor
         arguments, used = list(tiles), []
         for at, tile in enumerate(tiles):
             held = tile.array.dtype
-            if reads[at] and held != (dtype := wanted.get(held.kind, held)):
-                arguments[at], memory = workspaces.gather([tile], dtype)
-                used.append(memory)
+            if held == (dtype := wanted.get(held.kind, held)):
+                continue
+            if not reads[at]:
+                # the kernel would write past it
+                raise ValueError(f"a task in {precision} writes a tile of {held}, not {dtype}")
+            arguments[at], memory = workspaces.gather([tile], dtype)
+            used.append(memory)
         kernel(*arguments)
         workspaces.give_back(*used)
 
