@@ -17,6 +17,7 @@ from taskla.formats import FORMATS, format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_place import ALONE, place
 from taskla.precision import NAMES, Accuracy
+from taskla.refinement_tiled import settled
 
 __all__ = ["Probe", "after_cholesky", "after_lu", "probe"]
 
@@ -48,24 +49,18 @@ class Probe(NamedTuple):
 def probe(A: TiledMatrix, wanted: bool) -> Probe | None:
     """Return the product of a matrix with random vectors; None unless that is wanted.
 
-    All ranks that share the matrix call it.
-
-    Raises
-    ------
-    NotImplementedError
-        For a matrix on Dask.
+    All ranks that share the matrix call it. One on Dask is computed, and kept there.
     """
     A.accuracy = None
     if not wanted:
         return None
-    if hasattr(A, "engine"):
-        raise NotImplementedError("estimate is not for matrices on Dask")
+    settled(A)
     x = np.random.default_rng(A.n).normal(size=(A.n, _VECTORS))
     squares: list[tuple[float, float]] = []
     own = format_of(A.dtype).name
 
-    def note(i: int, j: int, tile: Array) -> None:
-        square = float(np.vdot(tile, tile).real) * (2 if A.uplo and i != j else 1)
+    def note(i: int, j: int, square: float) -> None:
+        square *= 2 if A.uplo and i != j else 1
         name = own if A.mixed is None else NAMES[int(A.mixed.codes[i, j])]
         unit = 0.0 if name == own else _TYPICAL * FORMATS[name].unit_roundoff
         squares.append((square, unit**2 * square))
@@ -81,17 +76,19 @@ def after_cholesky(A: TiledMatrix, before: Probe | None, uplo: str) -> None:
     """Set ``A.accuracy`` from the factor that took the place of a matrix."""
     if before is None:
         return
+    settled(A)
     part: Part = "lower" if uplo == "L" else "upper"
     inner = _times(A, before.x, part, adjoint=uplo == "L")
     _set(A, before, before.y - _times(A, inner, part, adjoint=uplo == "U"))
 
 
-def after_lu(A: TiledMatrix, before: Probe | None, piv: Array) -> None:
+def after_lu(A: TiledMatrix, before: Probe | None, piv: Any) -> None:
     """Set ``A.accuracy`` from the factors and interchanges that took the place of a matrix."""
     if before is None:
         return
+    settled(A, piv)
     order = np.arange(A.m)
-    for i, k in enumerate(piv.tolist()):
+    for i, k in enumerate(np.asarray(piv).tolist()):
         order[[i, k]] = order[[k, i]]
     k = min(A.shape)
     inner = _times(A, before.x, "upper")[:k]
@@ -113,9 +110,14 @@ def _times(
     x: Array,
     part: Part,
     adjoint: bool = False,
-    note: Callable[[int, int, Array], None] | None = None,
+    note: Callable[[int, int, float], None] | None = None,
 ) -> Array:
-    """Return A x or A^H x for a part of what the tiles hold, on all ranks."""
+    """Return A x or A^H x for a part of what the tiles hold, on all ranks.
+
+    `note` gets the sum of squares of each tile (i, j) that is here.
+    """
+    if hasattr(A, "engine"):
+        return _times_on_dask(A, x, part, adjoint, note)
     rows = A.n if adjoint else A.m
     columns: dict[int, list[int]] = {}
     for i, j in A.own_tiles():
@@ -130,7 +132,7 @@ def _times(
             for i in columns[j]:
                 tile = _entries(A, i, j, part)
                 if note is not None:
-                    note(i, j, tile)
+                    note(i, j, float(np.vdot(tile, tile).real))
                 into, out = (A.cols(j), A.rows(i)) if adjoint else (A.rows(i), A.cols(j))
                 one = tile.conj().T if adjoint else tile
                 y[into] += one[:, : len(x[out])] @ x[out].astype(tile.dtype, copy=False)
@@ -146,6 +148,16 @@ def _times(
     shares = _collectives(A).share(flat.ravel().tolist())
     total = np.sum([np.array(share) for share in shares], axis=0).reshape(flat.shape)
     return total.view(y.dtype)  # type: ignore[no-any-return]
+
+
+def _times_on_dask(
+    A: Any, x: Array, part: Part, adjoint: bool, note: Callable[[int, int, float], None] | None
+) -> Array:
+    if note is not None:
+        for (i, j), square in np.ndenumerate(A.tile_squares()):
+            note(i, j, float(square))
+    product: Array = A.times(x, part, adjoint)
+    return product
 
 
 def _entries(A: TiledMatrix, i: int, j: int, part: Part) -> Array:

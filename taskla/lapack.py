@@ -44,7 +44,7 @@ from taskla.operands import (
 )
 from taskla.programs import Layout
 from taskla.refinement import RefinementInfo, full as full_precision, low_format
-from taskla.refinement_tiled import Factor, Solve, refined, refuse_dask, refuse_formats
+from taskla.refinement_tiled import Factor, Solve, refined, refuse_formats, settled
 
 __all__ = [
     "gemm",
@@ -88,7 +88,7 @@ def potrf(A: TiledMatrix, uplo: str | None = None, *, estimate: bool = False) ->
     estimate : bool, default False
         Whether to estimate the error ``||A - L L^H||_F / ||A||_F`` of the factorisation and of the
         formats that an adaptive map gave the tiles, in ``A.accuracy``: three passes over the
-        matrix.
+        matrix. On Dask A and the factor are computed at once.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def posv(
     ------
     numpy.linalg.LinAlgError
         If a leading minor is not positive definite.
-    ValueError, NotImplementedError
+    ValueError
         As of `gesv`.
 
     References
@@ -175,7 +175,6 @@ def posv(
     low = low_format(precision, A.dtype)
     info = full_precision(A.dtype, precision)
     if low is not None:
-        refuse_dask(low, A, B)
         info = refined(A, B, low, cholesky_solver(letter), uplo=letter).info
     if low is None or info.solver == "full":
         run(_posv.posv, [A, B], shapes, (letter,))
@@ -187,6 +186,7 @@ def cholesky_solver(uplo: str) -> Factor:
 
     def factor(A: TiledMatrix) -> Callable[[TiledMatrix], Solve]:
         potrf(A, uplo)
+        settled(A)
         return lambda factors: lambda X, _: potrs(factors, X, uplo)
 
     return factor
@@ -335,7 +335,7 @@ def gesv(
     precision : {None, "fp64", "fp32", "bf16", "fp16"}, optional
         Factor a copy of A in this format, refine X to double precision, and where that fails factor
         A itself in double precision. "fp64" does that at once. Whole right-hand sides are on all
-        ranks meanwhile.
+        ranks meanwhile. On Dask X is computed at once, and A stays with the workers.
 
     Returns
     -------
@@ -350,8 +350,6 @@ def gesv(
         `numpy.linalg.LinAlgError`.
     ValueError
         When `precision` is unknown, or lower than that of A where A is in single precision.
-    NotImplementedError
-        For a lower precision on Dask.
 
     See Also
     --------
@@ -372,7 +370,6 @@ def gesv(
     low = low_format(precision, A.dtype)
     info = full_precision(A.dtype, precision)
     if low is not None:
-        refuse_dask(low, A, B)
         info = refined(A, B, low, lu_solver(pivot)).info
     if info.solver == "full":
         _gesv(A, B, pivot)
@@ -402,6 +399,7 @@ def lu_solver(pivot: Pivot) -> Factor:
 
     def factor(A: TiledMatrix) -> Callable[[TiledMatrix], Solve]:
         piv = getrf(A, pivot)
+        settled(A, piv)
         _refuse_singular(A)
         return lambda factors: lambda X, trans: getrs(factors, piv, X, trans)
 

@@ -30,7 +30,7 @@ from taskla.refinement import (
     scale_into,
 )
 
-__all__ = ["Factor", "Refined", "Solve", "refined", "refuse_dask", "refuse_formats"]
+__all__ = ["Factor", "Refined", "Solve", "refined", "refuse_formats", "settled"]
 
 Array: TypeAlias = NDArray[Any]
 Solve: TypeAlias = Callable[[TiledMatrix, str], Any]
@@ -67,13 +67,13 @@ def refuse_formats(precision: str | None, **matrices: TiledMatrix) -> None:
             )
 
 
-def refuse_dask(precision: str, *matrices: TiledMatrix) -> None:
-    """Raise NotImplementedError for matrices on Dask: when to stop is known when numbers are."""
-    if any(hasattr(matrix, "guard_diagonal") for matrix in matrices):
-        raise NotImplementedError(
-            f"precision is {precision!r} and a matrix is on Dask, where nothing is computed yet: "
-            "refinement is for threads and MPI"
-        )
+def settled(A: TiledMatrix, *others: Any) -> None:
+    """Have lazy matrices computed where they are, with what belongs to them; they are kept there.
+
+    When to stop is only known when numbers are.
+    """
+    if hasattr(A, "settle"):
+        A.settle(*(other for other in others if hasattr(other, "tile_keys")))
 
 
 def refined(
@@ -107,6 +107,7 @@ def refined(
     Refined
     """
     is_complex = A.dtype.kind == "c"
+    settled(A)
     if uplo is None:
         norm = lange("I" if trans == "N" else "1", A)
     else:
@@ -122,6 +123,7 @@ def refined(
             emulated = low.with_precision(precision)
             factored = factor(emulated)
             low = emulated.astype(low.dtype)
+            settled(low)
     except LinAlgError as error:
         return Refined(failed(precision, FAILED, f"in {precision}: {error}"))
 
@@ -151,7 +153,10 @@ def refined(
         _product(A, uplo, trans), solution(low), lambda: solution(_converted(low, wide)), norm
     )
     solver: Solver = "lu-ir" if uplo is None else "cholesky-ir"
-    X, info = refine(system, B.to_array(copy=True), precision, solver)
+    b = B.to_array(copy=True)
+    if getattr(B, "unchecked", False):
+        b = np.asarray_chkfinite(b)
+    X, info = refine(system, b, precision, solver)
     if X is None:
         return Refined(info)
     for i, j in B.own_tiles():
@@ -161,6 +166,10 @@ def refined(
 
 def _converted(A: TiledMatrix, dtype: np.dtype[Any], scale: float = 1.0) -> TiledMatrix:
     """Return a multiple of A in another data type, made by all workers."""
+    if hasattr(A, "scaled"):
+        lazy: TiledMatrix = A.scaled(dtype, scale)
+        settled(lazy)
+        return lazy
     copy = A.like(dtype)
 
     def put(i: int, j: int) -> None:

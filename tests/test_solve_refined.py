@@ -281,19 +281,6 @@ def test_scipys_own_errors_stay() -> None:
         tla.solve(np.eye(9), np.ones(9), precision="fp32", nb=0)
 
 
-def test_lazy_matrices_are_refused() -> None:
-    da = pytest.importorskip("dask.array")
-    a = da.from_array(randsvd(16, 10), chunks=8)
-    with pytest.raises(NotImplementedError, match="precision is 'fp32' and a matrix is on Dask"):
-        tla.solve(a, a, precision="fp32")
-    A = tla.TiledMatrix.from_dask(a)
-    for call in (tla.gesv, tla.posv):
-        with pytest.raises(NotImplementedError, match="on Dask"):
-            call(A, A.copy(), precision="fp32")
-    _, info = tla.solve(a, a, full_output=True)
-    assert info == RefinementInfo("full", "fp64")
-
-
 # -- tiled matrices --------------------------------------------------------------------------------
 
 

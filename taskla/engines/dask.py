@@ -19,7 +19,7 @@ from taskla.coarsening import Coarse, coarsen
 from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource, at_least_one, process_default
 from taskla.engines.dask_chunks import chunk_size
-from taskla.engines.dask_cluster import Cluster
+from taskla.engines.dask_cluster import Cluster, seceded
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_given import (
     check_stored,
@@ -299,9 +299,10 @@ class DaskEngine(Engine):
 
     def fetch(self, graph: Any, wheres: Sequence[Where]) -> list[NDArray[Any]]:
         """Return tiles, computed if need be; of a value of which some are wanted, these alone."""
-        return self._get(*_asking(graph, wheres))
+        return self.get(*_asking(graph, wheres))
 
-    def _get(self, graph: Any, keys: list[Hashable]) -> list[Any]:
+    def get(self, graph: Any, keys: list[Hashable]) -> list[Any]:
+        """Return what keys of a graph stand for, computed if need be."""
         self.require_open()
         optimized = Collection.__dask_optimize__(graph, keys)
         if self.client is not None:
@@ -399,7 +400,7 @@ class DaskEngine(Engine):
         self.require_open()
         graph, asked = _asking(graph, [where for *_, where in wanted])
         if self.client is None:
-            arrays = self._get(graph, asked)
+            arrays = self.get(graph, asked)
         else:
             # what is computed on the way stays on the workers, for what comes next
             others = list(dict.fromkeys(key for matrix in changed for key in matrix.tile_keys()))
@@ -408,7 +409,8 @@ class DaskEngine(Engine):
             kept = dict(zip(others, futures[len(asked) :], strict=True))
             for matrix in changed:
                 matrix.graph = matrix._persisted(kept).graph
-            arrays = self.client.gather(futures[: len(asked)])
+            with seceded():
+                arrays = self.client.gather(futures[: len(asked)])
         for (matrix, i, j, _), array in zip(wanted, arrays, strict=True):
             matrix.tile(i, j).array[...] = array
 

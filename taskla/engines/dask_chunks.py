@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from taskla.engines.dask_collection import joined, tokenize_tiles
 from taskla.engines.dask_program import Where
 from taskla.engines.dask_strips import Position, Strips, tile_of
 from taskla.errors import SingularMatrixError
@@ -27,7 +28,7 @@ __all__ = [
     "assembled",
     "chunk_of",
     "chunk_size",
-    "guarded",
+    "guarded_diagonal",
     "in_chunk",
     "piece_of",
     "pivots_from",
@@ -133,7 +134,50 @@ def pivots_of(value: Any, position: Position) -> NDArray[Any]:
     return tile_of(value, position)[:, 0].astype(np.int32) - np.int32(1)
 
 
-def guarded(value: Any, places: Sequence[tuple[Position, int]], what: str) -> Any:
+def guarded_diagonal(A: Any, what: str) -> tuple[dict[tuple[int, int], Where], Any]:
+    """Have tasks look for zeros on the diagonal of a matrix before anything uses it.
+
+    Parameters
+    ----------
+    A : DaskMatrix
+    what : {"pivot", "matrix", "triangle"}
+        What the error says of it.
+
+    Returns
+    -------
+    dict
+        Where the tiles of A are then.
+    HighLevelGraph
+    """
+    from dask.task_spec import TaskRef
+
+    from taskla.engines.dask_task import About, StripTask
+
+    diagonal: dict[Hashable, list[tuple[Position, int]]] = {}
+    rank: dict[Hashable, int] = {}
+    for k in range(min(A.mt, A.nt)):
+        if (k, k) in A.where:
+            key, position = A.where[k, k]
+            diagonal.setdefault(key, []).append((position, k * A.nb))
+            rank[key] = int(A.distribution(k, k)) if A.distribution else 0
+        else:
+            diagonal.setdefault(None, []).append((-1, k * A.nb))
+    name = f"nonzero-{tokenize_tiles(A, what)}"
+    tasks: dict[Hashable, Any] = {}
+    new: dict[Hashable, Hashable] = {}
+    for number, (key, places) in enumerate(diagonal.items()):
+        new[key] = (name, number)
+        about = About(None, rank.get(key, 0), 0, "nonzero", (), 0.0)
+        source = None if key is None else TaskRef(key)
+        tasks[new[key]] = StripTask(new[key], _guarded, source, tuple(places), what, about=about)
+    where = {
+        tile: Where(new.get(where.key, where.key), where.position)
+        for tile, where in A.where.items()
+    }
+    return where, joined([A.graph], name, tasks)
+
+
+def _guarded(value: Any, places: Sequence[tuple[Position, int]], what: str) -> Any:
     """Return a value whose diagonal has no zeros in some places."""
     for position, offset in places:
         if value is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "seceded"]
 
 #: Seconds that workers and scheduler of a cluster of our own have to end.
 END = 30
@@ -140,6 +142,23 @@ def _checked(client: Any) -> Any:
     if client.status != "running":
         raise ValueError(f"client is {client.status}; the engine needs one that is connected")
     return client
+
+
+@contextmanager
+def seceded() -> Iterator[None]:
+    """Leave the threads of a worker to others meanwhile: in a task that waits for other tasks."""
+    from distributed import rejoin, secede
+
+    try:
+        secede()
+    except (AttributeError, KeyError, ValueError):
+        # no task, or one that has done so
+        yield
+        return
+    try:
+        yield
+    finally:
+        rejoin()
 
 
 #: Those whose schedulers have the plugin.

@@ -36,6 +36,9 @@ class Home(Protocol):
     def fetch(self, graph: Any, wheres: Sequence[Where]) -> list[NDArray[Any]]:
         """Return tiles, computed if need be."""
 
+    def get(self, graph: Any, keys: list[Hashable]) -> list[Any]:
+        """Return what keys of a graph stand for, computed if need be."""
+
 
 class Collection:
     """Tiles on Dask: the protocol of collections, and the engine's own client.
@@ -67,7 +70,7 @@ class Collection:
         """
         import dask
 
-        (result,) = dask.compute(self, **self._scheduler(options))
+        (result,) = dask.compute(self, **self.scheduler(options))
         return result
 
     def persist(self, **options: Any) -> Self:
@@ -77,7 +80,7 @@ class Collection:
         """
         import dask
 
-        (result,) = dask.persist(self, **self._scheduler(options))
+        (result,) = dask.persist(self, **self.scheduler(options))
         return result  # type: ignore[no-any-return]
 
     def visualize(self, **options: Any) -> Any:
@@ -86,7 +89,8 @@ class Collection:
 
         return dask.visualize(self, **options)
 
-    def _scheduler(self, options: dict[str, Any]) -> dict[str, Any]:
+    def scheduler(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return options of ``dask.compute`` with the engine's client for a default."""
         self.engine.require_open()
         if self.engine.client is None:
             return options

@@ -15,7 +15,7 @@ from taskla.engines.dask_chunks import (
     PIECE,
     assembled,
     chunk_of,
-    guarded,
+    guarded_diagonal,
     in_chunk,
     piece_of,
     sizes_along,
@@ -24,7 +24,7 @@ from taskla.engines.dask_chunks import (
 from taskla.engines.dask_collection import Collection, Gathering, Home, joined, tokenize_tiles
 from taskla.engines.dask_formats import Formats, of_blocks, strips, tile_squares_of, with_precision
 from taskla.engines.dask_program import Where
-from taskla.engines.dask_strips import Position
+from taskla.engines.dask_settling import in_another_type, placed, product, settle
 from taskla.engines.dask_vector import DaskVector
 from taskla.engines.dask_work import Made, made
 from taskla.formats import format_of, working_dtype
@@ -39,6 +39,8 @@ from taskla.tile import Tile
 
 if TYPE_CHECKING:
     import dask.array as da
+
+    from taskla.accuracy import Part
 
 __all__ = ["DaskMatrix", "Fill"]
 
@@ -326,33 +328,22 @@ class DaskMatrix(Collection, TiledMatrix):
         what : {"pivot", "matrix", "triangle"}
             What the error says of it.
         """
-        from dask.task_spec import TaskRef
+        self.where, self.graph = guarded_diagonal(self, what)
 
-        from taskla.engines.dask_task import About, StripTask
+    # -- computed at once --------------------------------------------------------------------------
 
-        diagonal: dict[Hashable, list[tuple[Position, int]]] = {}
-        rank: dict[Hashable, int] = {}
-        for k in range(min(self.mt, self.nt)):
-            if (k, k) in self.where:
-                key, position = self.where[k, k]
-                diagonal.setdefault(key, []).append((position, k * self.nb))
-                rank[key] = int(self.distribution(k, k)) if self.distribution else 0
-            else:
-                diagonal.setdefault(None, []).append((-1, k * self.nb))
-        token = tokenize_tiles(self, what)
-        name = f"nonzero-{token}"
-        tasks: dict[Hashable, Any] = {}
-        new: dict[Hashable, Hashable] = {}
-        for number, (key, places) in enumerate(diagonal.items()):
-            new[key] = (name, number)
-            about = About(None, rank.get(key, 0), 0, "nonzero", (), 0.0)
-            source = None if key is None else TaskRef(key)
-            tasks[new[key]] = StripTask(new[key], guarded, source, tuple(places), what, about=about)
-        self.where = {
-            tile: Where(new.get(where.key, where.key), where.position)
-            for tile, where in self.where.items()
-        }
-        self.graph = joined([self.graph], name, tasks)
+    def settle(self, *others: Collection) -> None:
+        """Have workers compute this, and others, now, and keep it; errors of tasks are raised."""
+        settle(self, *others)
+
+    def scaled(self, dtype: np.dtype[Any], scale: float) -> DaskMatrix:
+        """Return a multiple in another data type, lazily."""
+        x = in_another_type(self.to_dask(), dtype, scale)
+        return self.of_dask(self.engine, x, self.layout, self.distribution)
+
+    def times(self, x: NDArray[Any], part: Part, adjoint: bool) -> NDArray[Any]:
+        """Return the product with an array, computed: see `taskla.accuracy`."""
+        return product(self, x, part, adjoint)
 
     # -- its tiles ---------------------------------------------------------------------------------
 
@@ -364,8 +355,19 @@ class DaskMatrix(Collection, TiledMatrix):
         )
 
     def put(self, i: int, j: int, block: NDArray[Any]) -> None:
-        """Raise TypeError: see `tile`."""
-        self.tile(i, j)
+        """Let tile (i, j) be a copy of a block, which goes to a worker when it is needed.
+
+        Raises
+        ------
+        IndexError
+            When there is no such tile.
+        TypeError
+            Of a matrix whose tiles have formats of their own: see `tile`.
+        """
+        self._exists(i, j)
+        if self._formats is not None:
+            self.tile(i, j)
+        self.where[i, j], self.graph = placed(block, self.dtype, self.graph)
 
     def own_tiles(self) -> list[tuple[int, int]]:
         """Return the indices of all tiles that exist."""

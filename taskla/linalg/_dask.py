@@ -2,15 +2,16 @@
 
 Each adds tasks to a graph and returns at once: a Dask array for arrays, a tiled matrix for tiled
 matrices. What can only be seen when numbers are there is seen by tasks, so errors come when a
-result is computed. Only the norms that an adaptive precision asks for are computed at once. The
-condition of a matrix is not estimated, and nothing is overwritten.
+result is computed. Only the norms that an adaptive precision asks for are computed at once, and
+solutions that are refined: when these are good enough is seen by their numbers. The condition of a
+matrix is not estimated, and nothing is overwritten.
 
 `taskla.linalg._dispatch` calls them with the arguments of the public functions, by name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.linalg import slogdet as numpy_slogdet
@@ -26,8 +27,8 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo
 from taskla.operands import full, square
 from taskla.precision import By, Precision, PrecisionMap, precision_map
-from taskla.refinement import full as full_precision, low_format
-from taskla.refinement_tiled import refuse_dask
+from taskla.refinement import RefinementInfo, full as full_precision, low_format
+from taskla.refinement_tiled import refined
 
 if TYPE_CHECKING:
     from taskla.engines.dask import DaskEngine
@@ -227,11 +228,31 @@ def solve(
     rows_fit(A, X)
     if transposed and A.dtype.kind == "c":
         raise NotImplementedError("transposed is True and the matrices are complex")
+    info = full_precision(A.dtype, precision)
+    trans: Literal["N", "T"] = "T" if transposed else "N"
     if (low := low_format(precision, A.dtype)) is not None:
-        refuse_dask(low, A)
-    _solve(A, X, structure, uplo, "T" if transposed else "N")
+        info = _refined(A, X, structure, uplo, trans, low)
+    if info.solver == "full":
+        _solve(A, X, structure, uplo, trans)
     x = inputs.result(X, b)
-    return (x, full_precision(A.dtype, precision)) if full_output else x
+    return (x, info) if full_output else x
+
+
+def _refined(
+    A: DaskMatrix,
+    X: DaskMatrix,
+    structure: Structure,
+    uplo: Uplo | None,
+    trans: Literal["N", "T"],
+    low: str,
+) -> RefinementInfo:
+    """Solve in place with factors in a lower precision, at once; if that fails X is as it was."""
+    if structure == "general":
+        return refined(A, X, low, lapack.lu_solver("partial"), trans=trans).info
+    if structure == "positive":
+        letter = "U" if uplo == "upper" else "L"
+        return refined(A, X, low, lapack.cholesky_solver(letter), uplo=letter).info
+    return full_precision(A.dtype, low, f"the matrix is {structure} triangular")
 
 
 def _solve(

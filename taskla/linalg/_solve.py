@@ -98,7 +98,7 @@ def solve(
         x is refined to double precision, by LU-IR or its like with Cholesky factors, else by
         GMRES-IR; where that fails, and for other matrices, all is in double precision. None and
         "fp64" have the precision of x. bf16 and fp16 are emulated, and slower than double
-        precision: they show what such hardware would do.
+        precision: they show what such hardware would do. On Dask a refinement is computed at once.
     full_output : bool, default False
         Whether to return how x was found as well.
 
@@ -126,7 +126,7 @@ def solve(
         than 1; when `precision` is unknown, or lower than that of x where x is in single precision
         or `assume_a` is left to SciPy.
     NotImplementedError
-        For the transpose of a complex matrix; for a lower precision on Dask.
+        For the transpose of a complex matrix.
 
     See Also
     --------

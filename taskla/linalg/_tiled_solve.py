@@ -31,7 +31,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo
 from taskla.operands import diagonal, square
 from taskla.refinement import RefinementInfo, full, low_format
-from taskla.refinement_tiled import refined, refuse_dask
+from taskla.refinement_tiled import refined
 
 __all__ = ["Structure", "inv", "solve", "solve_triangular", "structure_of"]
 
@@ -77,7 +77,6 @@ def solve(
     info = full(dtype, precision)
     if low is not None and structure in ("general", "positive"):
         A = read(left, size, dtype)
-        refuse_dask(low, A, X)
         info, rcond = _refine(A, X, None if structure == "general" else _used(uplo), trans, low)
         if info.solver != "full":
             return result(X, b), rcond, info
