@@ -2,8 +2,8 @@
 
     python docs/dashboard_pictures.py [-n 12000] [--nb 600] [--workers 6]
 
-A Cholesky factorisation runs on a cluster of this machine; Chromium takes the pictures while it
-does. Needs the extras dask and dev (Selenium), and Chromium.
+Cholesky factorisations run on a cluster of this machine, one in double and one in mixed precision;
+Chromium takes the pictures while they do. Needs the extras dask and dev (Selenium), and Chromium.
 """
 
 from __future__ import annotations
@@ -16,14 +16,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from distributed import Client, LocalCluster, wait
 from numpy.typing import NDArray
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+
+import taskla as tla
+from taskla.engines.dask_dashboard import ADDRESS, add_page, register
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
 
 #: Share of the tasks that are done when the pictures are taken.
 SHARE = 0.35
+
+#: Of each precision the pictures: their names, what tiles are coloured by, words of the legend.
+SHOTS = {
+    None: [("dask-tiles", "state", "done"), ("dask-tiles-owner", "owner", "rank 0")],
+    "adaptive:1e-6": [("dask-tiles-formats", "format", "fp16")],
+}
 
 # Waits until an expression is true, and is drawn; gives up by the script timeout.
 WAIT = """
@@ -34,6 +44,7 @@ const look = () => wanted() ? setTimeout(done, 300) : setTimeout(look, 50);
 look();
 """
 RAN = """(() => {
+  if (!named("taskla heading").text.includes("#%d ")) return false;
   const bar = document.createElement("div");
   bar.innerHTML = named("taskla bar").text;
   const {ariaValueNow, ariaValueMax} = bar.firstChild;
@@ -47,9 +58,16 @@ COLOURED = """(() => {
 
 
 def covariance(rows: NDArray[np.int64], cols: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return entries of a positive definite matrix."""
-    distance = abs(rows[:, None] - cols)
-    return np.exp(-0.01 * distance) + (distance == 0)
+    """Return covariances of points of the plane, in Morton order."""
+    distance = abs(places(rows)[:, None] - places(cols))
+    return np.exp(-0.25 * distance) + (distance == 0)
+
+
+def places(points: NDArray[np.int64]) -> NDArray[np.complex128]:
+    """Return where points are, whose numbers are the bits of y and x in turn."""
+    bits = np.arange(16)
+    x, y = (((points[:, None] >> (2 * bits + odd) & 1) << bits).sum(1) for odd in (0, 1))
+    return x + 1j * y
 
 
 @contextmanager
@@ -75,11 +93,6 @@ def browser(size: str) -> Iterator[webdriver.Chrome]:
 
 def pictures(n: int, nb: int, workers: int) -> None:
     """Factor a matrix, and take pictures of the page."""
-    from distributed import Client, LocalCluster
-
-    import taskla as tla
-    from taskla.engines.dask_dashboard import ADDRESS, add_page, register
-
     register()
     owners = tla.distributions.get("sbc", ranks=workers)
     options = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1"}
@@ -90,16 +103,20 @@ def pictures(n: int, nb: int, workers: int) -> None:
         browser("1180,860") as window,
     ):
         client.run_on_scheduler(lambda dask_scheduler: add_page(dask_scheduler))
-        A = tla.TiledMatrix.from_function(covariance, (n, n), nb=nb, uplo="lower")
-        tla.potrf(A)
         window.get(cluster.dashboard_link.replace("/status", f"/{ADDRESS}"))
         window.execute_async_script(WAIT % "named('taskla heading').text.includes('No program')")
-        result = A.persist()
-        window.execute_async_script(WAIT % RAN % SHARE)
-        window.save_screenshot(str(PICTURES / "dask-tiles.png"))
-        window.execute_async_script(WAIT % COLOURED % ("owner", "rank 0"))
-        window.save_screenshot(str(PICTURES / "dask-tiles-owner.png"))
-        del result, A
+        for number, (precision, shots) in enumerate(SHOTS.items(), 1):
+            A = tla.TiledMatrix.from_function(
+                covariance, (n, n), nb=nb, uplo="lower", precision=precision
+            )
+            tla.potrf(A)
+            result = A.persist()
+            window.execute_async_script(WAIT % RAN % (number, SHARE))
+            for name, by, legend in shots:
+                window.execute_async_script(WAIT % COLOURED % (by, legend))
+                window.save_screenshot(str(PICTURES / f"{name}.png"))
+            wait(result)
+            del result, A
 
 
 def main() -> None:

@@ -12,12 +12,13 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
-from distributed import LocalCluster, Scheduler
+from distributed import LocalCluster, Scheduler, wait
 from distributed.diagnostics.plugin import SchedulerPlugin
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from test_trace_view_browser import MISSING, OPTIONS, Browser
 
+import taskla as tla
 from taskla.engines import dask_dashboard
 from taskla.engines.dask_dashboard_tiles import DONE, FAILED, RUNNING, WAITING
 from taskla.engines.dask_progress import Fused, Program, Progress, TileGrid
@@ -68,6 +69,11 @@ class Page(Browser):
         for i, j, shade in zip(data["i"], data["j"], data["shade"], strict=True):
             shown[i][j] = palette[shade]
         return shown
+
+    def show(self, matrix: str) -> None:
+        self.driver.execute_script(
+            "Bokeh.documents[0].get_model_by_name('taskla matrix').value = arguments[0]", matrix
+        )
 
     def choose(self, by: str) -> None:
         self.driver.execute_script(
@@ -372,16 +378,46 @@ def test_a_matrix_may_be_chosen_and_else_it_is_the_newest(page: Page) -> None:
         "#2 posv: B<b>, 2 x 1 tiles",
         "#1 potrf: A, 3 x 3 tiles",
     ]
-    page.driver.execute_script(
-        "Bokeh.documents[0].get_model_by_name('taskla matrix').value = '1.1'"
-    )
+    page.show("1.1")
     page.wait("named('taskla tiles').data_source.data.i.length == 1")
     assert "B&lt;b&gt; <b>2 x 1 tiles of fp32</b>" in page.wait("named('taskla heading').text")
     triangle(page, 4, token="three")
     page.wait("named('taskla matrix').options.length == 5")
     assert len(page.data("taskla tiles")["i"]) == 1
-    page.driver.execute_script("Bokeh.documents[0].get_model_by_name('taskla matrix').value = ''")
+    page.show("")
     page.wait("named('taskla tiles').data_source.data.i.length == 10")
+
+
+def test_a_matrix_in_several_formats_is_one(
+    window: Page, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window, "cluster", client.cluster)
+    with tla.engine("dask", client=client):
+        A = tla.TiledMatrix.random((96, 96), 16, uplo="lower", kind="spd").with_precision(
+            "fp64:1,fp32:2,bf16:rest"
+        )
+        B = tla.TiledMatrix.random((96, 5), 16)
+        tla.posv(A, B)
+        wait([A.persist(), B.persist()], timeout=TIMEOUT)
+    window.visit()
+    options = window.wait("named('taskla matrix').options.map((option) => option[1])")
+    assert options == ["the newest", "#1 posv: A, 6 x 6 tiles", "#1 posv: B, 6 x 1 tiles"]
+    window.show("0.0")
+    window.wait("named('taskla heading').text.includes('6 x 6 tiles of fp64, fp32, bf16')")
+    window.wait("named('taskla legend').text.includes('done: 21')")
+    window.choose("format")
+    window.wait("named('taskla legend').text.includes('bf16')")
+    tints = dict(zip(("fp64", "fp32", "bf16"), QUALITATIVE, strict=False))
+    assert window.colours() == [
+        [tints[A.format_map[i, j]] if i >= j else None for j in range(6)] for i in range(6)
+    ]
+    for (i, j), name in {(1, 1): "fp64", (2, 1): "fp32", (5, 0): "bf16"}.items():
+        window.move("taskla chart", j, i)
+        window.wait(f"tooltip().includes('A({i}, {j})')")
+        text = " ".join(window.wait("tooltip()").split())
+        assert f"format: {name}" in text
+    assert window.errors() == []
+    window.driver.get("about:blank")
 
 
 @pytest.mark.parametrize(

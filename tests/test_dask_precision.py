@@ -159,6 +159,30 @@ def test_workers_keep_tiles_packed_and_pass_them_on_so(client: Client) -> None:
     assert travelled["adaptive:1e-4"] < 0.5 * travelled[None]
 
 
+def test_the_scheduler_knows_one_matrix_and_its_formats(client: Client) -> None:
+    def known(dask_scheduler: Any) -> Any:
+        program = list(dask_scheduler.plugins["taskla"].progress.programs.values())[-1]
+        tiles = [program.tiles(number) for number in range(len(program.matrices))]
+        return program.matrices, tiles, program.formats
+
+    with tla.engine("dask", client=client):
+        A = tla.TiledMatrix.from_array(general(96), 16, precision="fp64:1,fp32:2,fp16:rest")
+        B = tla.TiledMatrix.from_array(general(96), 16)
+        C = tla.TiledMatrix.from_array(np.eye(96), 16, precision="fp64:3,bf16:rest")
+        tla.gemm(1.0, A, B, 1.0, C)
+        wait(C.persist(), timeout=PATIENCE)
+    matrices, tiles, formats = client.run_on_scheduler(known)
+    assert [tuple(matrix) for matrix in matrices] == [
+        ("A", 6, 6, ("fp64", "fp32", "fp16")),
+        ("B", 6, 6, ("fp64",)),
+        ("C", 6, 6, ("fp64", "bf16")),
+    ]
+    # copies in other formats are of no matrix
+    assert [(of.tasks > 0).sum() for of in tiles] == [0, 0, 36]
+    np.testing.assert_array_equal(np.array(formats)[tiles[2].format], C.format_map)
+    assert (tiles[2].done == tiles[2].tasks).all()
+
+
 def test_dask_arrays_take_a_precision(client: Client) -> None:
     a, g = matern(), general(512)
     with client.as_current():

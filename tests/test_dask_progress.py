@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from taskla.engines.dask_progress import Fused, Program, Progress, State, TileGrid
+from taskla.engines.dask_progress import Fused, Matrix, Program, Progress, State, TileGrid
 
 A = TileGrid("A", 3, 2, "fp64")
 NONE, WAITING, RUNNING, DONE, FAILED, PARTLY = (
@@ -141,6 +141,39 @@ def test_owner_worker_format_and_seconds_of_tiles() -> None:
     # in even shares
     assert (first.seconds[0, 0], first.seconds[1, 0], third.seconds[0, 1]) == (2.5, 1.5, 1.0)
     assert known.writes == [3, 1, 1]
+
+
+def test_grids_of_one_matrix_are_one() -> None:
+    known = program(
+        TileGrid("A", 2, 2, "fp64"),
+        TileGrid("A", 2, 2, "fp32", more=True),
+        TileGrid("A", 2, 2, "fp16", more=True),
+        # another one of that name
+        TileGrid("A", 1, 2, "fp16"),
+        TileGrid("P", 1, 1, "int32"),
+    )
+    assert known.matrices == (
+        Matrix("A", 2, 2, ("fp64", "fp32", "fp16")),
+        Matrix("A", 1, 2, ("fp16",)),
+        Matrix("P", 1, 1, ("int32",)),
+    )
+    known.add("a", fused((0, 0, 0), (2, 1, 0)))
+    known.add("b", fused((2, 1, 0), (0, 1, 1), (3, 0, 1)))
+    known.add("c", fused((0, 0, 1), rank=4))
+    # the same tile in another format, which counts from then on
+    known.add("d", fused((1, 0, 1), (4, 0, 0), rank=2))
+    known.note("c", "done", worker="w", start=0.0, stop=3.0)
+    known.note("a", "done", worker="w", start=0.0, stop=1.0)
+    first, second, third = (known.tiles(matrix) for matrix in range(3))
+    assert known.writes == [6, 1, 1]
+    names = np.array([*known.formats, None])
+    assert names[first.format].tolist() == [["fp64", "fp32"], ["fp16", "fp64"]]
+    assert names[second.format].tolist() == [[None, "fp16"]]
+    assert names[third.format].tolist() == [["int32"]]
+    assert first.tasks.tolist() == [[1, 2], [2, 1]]
+    assert first.state.tolist() == [[DONE, PARTLY], [PARTLY, WAITING]]
+    assert first.owner.tolist() == [[0, 2], [0, 0]]
+    assert first.seconds.tolist() == [[0.5, 3.0], [0.5, 0.0]]
 
 
 def test_arrays_may_be_changed() -> None:

@@ -25,7 +25,7 @@ from taskla.traces.files import write
 from taskla.traces.tables import TABLES, VERSION, dtype_of, empty
 from taskla.traces.trace import Trace
 
-__all__ = ["Recorder", "Recording", "clock", "format_name", "in_words", "timed"]
+__all__ = ["Recorder", "Recording", "clock", "format_name", "in_words", "of_one_matrix", "timed"]
 
 #: What all times are read from: seconds, monotonic.
 clock = time.perf_counter
@@ -305,7 +305,7 @@ class _Tables:
         numbers = []
         for before, grid in zip((None, *graph.grids), graph.grids, strict=False):
             # the tiles of a matrix that are in several formats are still one matrix
-            if before is None or not _of_one_matrix(before, grid):
+            if before is None or not of_one_matrix(before, grid):
                 about = {name: getattr(grid, name) for name in ("m", "n", "nb", "scratch")}
                 about |= {"name": grid.name if grid.scratch else grid.matrix, "graph": code}
                 self._matrices.append({**about, "dtype": grid.dtype.name})
@@ -378,8 +378,8 @@ class _Tables:
         return messages
 
 
-def _of_one_matrix(before: Grid, grid: Grid) -> bool:
-    """Whether two grids have the tiles of one matrix that are in different formats."""
+def of_one_matrix(before: Grid, grid: Grid) -> bool:
+    """Whether neighbouring grids have the tiles of one matrix that are in different formats."""
     if grid.format is None or grid.scratch or before.scratch or before.format is None:
         return False
     return (before.matrix, before.m, before.n, before.nb) == (grid.matrix, grid.m, grid.n, grid.nb)

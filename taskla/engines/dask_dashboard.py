@@ -16,7 +16,7 @@ from taskla.traces.pictures.parts import models, words
 from taskla.traces.pictures.units import ago, plain
 
 if TYPE_CHECKING:
-    from taskla.engines.dask_progress import Program, Totals
+    from taskla.engines.dask_progress import Matrix, Program, Totals
 
 __all__ = ["ADDRESS", "ALONE", "TasklaTiles", "add_page", "dask_setup", "register"]
 
@@ -145,36 +145,35 @@ class TasklaTiles:
         progress = getattr(plugin, "progress", None)
         programs = [] if progress is None else list(progress.programs.values())
         self._offer(programs)
-        program, grid = self._chosen(programs)
+        program, number = self._chosen(programs)
         # first, so that words speak of tiles that a browser has already
-        self._chart.show(program, grid, CHOICES[self._by.active or 0])
+        self._chart.show(program, number, CHOICES[self._by.active or 0])
         if program is None:
             _set(self._heading, text=_title("No program of taskla has come to this scheduler yet."))
             _set(self._bar, text="")
         else:
             totals = program.totals()
-            _set(self._heading, text=_heading(program, grid, totals))
+            _set(self._heading, text=_heading(program, number, totals))
             _set(self._bar, text=_bar(totals))
 
     def _offer(self, programs: list[Program]) -> None:
         """Have the matrices to choose from in the list, the newest first."""
         options = [_NEWEST]
         for program in reversed(programs):
-            for grid, writes in enumerate(program.writes):
-                if writes:
-                    matrix = program.grids[grid]
+            for number, matrix in enumerate(program.matrices):
+                if program.writes[number]:
                     words = f"{_name(program)}: {plain(matrix.name, 20)}, {_shape(matrix)} tiles"
-                    options.append((f"{program.number}.{grid}", words))
+                    options.append((f"{program.number}.{number}", words))
         _set(self._which, options=options)
         if self._which.value not in dict(options):
             self._which.value = ""
 
     def _chosen(self, programs: list[Program]) -> tuple[Program | None, int]:
-        """Return the program and the grid that is shown."""
-        number, _, grid = self._which.value.partition(".")
+        """Return the program that is shown, and which of its matrices."""
+        number, _, matrix = self._which.value.partition(".")
         for program in programs:
             if number == str(program.number):
-                return program, int(grid)
+                return program, int(matrix)
         if not programs:
             return None, 0
         writes = programs[-1].writes
@@ -192,15 +191,15 @@ def _name(program: Program) -> str:
     return f"#{program.number + 1} {plain(program.name)}"
 
 
-def _shape(grid: Any) -> str:
-    return f"{grid.mt} x {grid.nt}"
+def _shape(matrix: Matrix) -> str:
+    return f"{matrix.mt} x {matrix.nt}"
 
 
 def _title(text: str) -> str:
     return f"<div style='font:bold 20px sans-serif;color:{INK};margin:4px 0'>{escape(text)}</div>"
 
 
-def _heading(program: Program, grid: int, totals: Totals) -> str:
+def _heading(program: Program, number: int, totals: Totals) -> str:
     """Return a title and a line of numbers as HTML."""
     facts = [
         ("tasks done", f"{totals.done} of {totals.tasks}"),
@@ -210,9 +209,10 @@ def _heading(program: Program, grid: int, totals: Totals) -> str:
         ("recomputed", f"{totals.recomputed}"),
     ]
     title = _name(program)
-    if program.grids:
-        matrix = program.grids[grid]
-        facts.insert(0, (plain(matrix.name, 20), f"{_shape(matrix)} tiles of {matrix.format}"))
+    if program.matrices:
+        matrix = program.matrices[number]
+        formats = ", ".join(matrix.formats)
+        facts.insert(0, (plain(matrix.name, 20), f"{_shape(matrix)} tiles of {formats}"))
     told = "".join(
         f"<span style='white-space:nowrap;margin-right:1.5em'>{escape(name)} <b>{escape(value)}</b>"
         "</span> "

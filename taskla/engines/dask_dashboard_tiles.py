@@ -29,7 +29,7 @@ _LEVELS = 8
 # More names than that say nothing.
 _MOST = 24
 
-_COLUMNS = "i j shade state tasks done owner worker seconds"
+_COLUMNS = "i j shade state tasks done owner worker format seconds"
 _STATES = ("waiting", "running", "done", "failed", "updated")
 # The largest square tiles that fit, in the upper left corner; a few columns of many rows, or the
 # other way around, are made wider than that, to be seen.
@@ -92,6 +92,7 @@ class Chart:
             "j", "i", 1, 1, source=columns(_COLUMNS), name="taskla tiles", fill_color=shade
         )
         self._workers = bokeh.CustomJSHover(code="return names[value] ?? 'none yet'")
+        self._formats = bokeh.CustomJSHover(code="return names[value]")
         self._hover = bokeh.HoverTool(
             renderers=[self._tiles],
             formatters={
@@ -99,6 +100,7 @@ class Chart:
                     args={"names": list(_STATES)}, code="return names[value]"
                 ),
                 "@worker": self._workers,
+                "@format": self._formats,
                 "@seconds": bokeh.CustomJSHover(code=_LENGTH),
             },
         )
@@ -106,22 +108,22 @@ class Chart:
         fit = bokeh.CustomJS(args={"chart": chart}, code=_FIT)
         for property_ in ("inner_width", "inner_height", "tags"):
             chart.js_on_change(property_, fit)
-        # what is shown: its columns, and of which program, grid, colours and version it is
+        # what is shown: its columns, and of which program, matrix, colours and version it is
         self._shown: dict[str, NDArray[Any]] = {}
         self._of: tuple[Any, ...] = ()
 
-    def show(self, program: Program | None, grid: int, by: str) -> None:
-        """Show a grid of a program, coloured by one of `CHOICES`; what has not changed stays."""
-        of = (program, grid, by, None if program is None else program.version)
+    def show(self, program: Program | None, matrix: int, by: str) -> None:
+        """Show a matrix of a program, coloured by one of `CHOICES`; what has not changed stays."""
+        of = (program, matrix, by, None if program is None else program.version)
         if of == self._of:
             return
         same = self._of[:2] == of[:2]
         self._of = of
-        self.figure.visible = program is not None and any(program.writes[grid : grid + 1])
+        self.figure.visible = program is not None and any(program.writes[matrix : matrix + 1])
         if program is None or not self.figure.visible:
             self.legend.text = "" if program is None else "No task writes a tile of it."
             return
-        tiles = program.tiles(grid)
+        tiles = program.tiles(matrix)
         colours = colouring(tiles, by, program)
         i, j = np.nonzero(tiles.tasks)
         data = {name: getattr(tiles, name)[i, j] for name in _COLUMNS.split()[3:]}
@@ -132,7 +134,7 @@ class Chart:
             for name, column in data.items()
         }
         if not same or self._shown["i"].size != i.size:
-            self._aim(program, grid)
+            self._aim(program, matrix)
         if self._mapper.palette != colours.palette:
             self._mapper.update(palette=colours.palette, high=len(colours.palette) - 0.5)
         names = {"names": [plain(name) for name in program.workers]}
@@ -142,22 +144,23 @@ class Chart:
         if self.legend.text != colours.legend:
             self.legend.text = colours.legend
 
-    def _aim(self, program: Program, grid: int) -> None:
-        """Fit axes and words to a grid."""
-        name, mt, nt, format_ = program.grids[grid]
+    def _aim(self, program: Program, matrix: int) -> None:
+        """Fit axes and words to a matrix."""
+        name, mt, nt, _ = program.matrices[matrix]
         glyph, few = self._tiles.glyph, max(mt, nt) <= 64
         glyph.line_color = "#ffffff" if few else {"field": "shade", "transform": self._mapper}
         glyph.line_width = 1 if few else 0.6
         self.figure.xaxis.bounds = (-0.5, nt - 0.5)
         self.figure.yaxis.bounds = (-0.5, mt - 0.5)
         self.figure.tags = [mt, nt]
+        self._formats.args = {"names": list(program.formats)}
         self._hover.tooltips = [
             ("tile", f"{plain(name, 20)}(@i, @j)"),
             ("state", "@state{custom}"),
             ("tasks done", "@done of @tasks"),
             ("owner", "rank @owner"),
             ("worker", "@worker{custom}"),
-            ("format", format_),
+            ("format", "@format{custom}"),
             ("time", "@seconds{custom}"),
         ]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from taskla.graph import Grid, TaskGraph
 from taskla.operations import Access
 from taskla.pieces import subset
 from taskla.schedulers import Policy
-from taskla.traces.recorder import format_name
+from taskla.traces.recorder import of_one_matrix
 
 __all__ = ["Tasks", "Where", "kernel", "tasks"]
 
@@ -98,9 +98,9 @@ class _Maker:
         self._policy, self._fuse = policy, fuse
         self._graph = coarse.program.graph
         self._bases = np.array([grid.base for grid in self._graph.grids])
-        self._matrices = [grid for grid in self._graph.grids if not grid.scratch]
-        grids = [(g.name, g.mt, g.nt, g.format or format_name(g.dtype)) for g in self._matrices]
-        self._described = Described(token, self._graph.name or "graph", tuple(grids))
+        self._grids = [grid for grid in self._graph.grids if not grid.scratch]
+        name = self._graph.name or "graph"
+        self._described = Described(token, name, tuple(_described(self._grids)))
         self._importance = _importance(coarse)
         self._keys: list[Hashable] = []
         self._positions: list[dict[int, int]] = []
@@ -178,7 +178,7 @@ class _Maker:
             grid = self._graph.grids[int(np.searchsorted(self._bases, tile, side="right")) - 1]
             if not grid.scratch:
                 i, j = grid.coordinates(tile)
-                writes.append((self._matrices.index(grid), int(i), int(j)))
+                writes.append((self._grids.index(grid), int(i), int(j)))
         return About(
             self._described,
             task.rank,
@@ -193,6 +193,13 @@ class _Maker:
         grid = self._graph.grid_of(task.strip[1])
         i, j = grid.coordinates(task.strip[1])
         return int(i) if grid.base in self._rowwise else int(j)
+
+
+def _described(grids: list[Grid]) -> Iterator[tuple[str, int, int, str, bool]]:
+    """Grids as `Described` has them."""
+    more = [False, *(of_one_matrix(*two) for two in pairwise(grids))]
+    for grid, same in zip(grids, more, strict=False):
+        yield grid.matrix, grid.mt, grid.nt, grid.format_name, same
 
 
 def _importance(coarse: Coarse) -> NDArray[np.int64]:

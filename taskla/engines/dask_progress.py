@@ -16,16 +16,37 @@ import numpy as np
 
 from taskla.engines.dask_progress_tiles import STATES, State, Sums, Tiles
 
-__all__ = ["Fused", "Program", "Progress", "State", "TileGrid", "Tiles", "Totals"]
+__all__ = ["Fused", "Matrix", "Program", "Progress", "State", "TileGrid", "Tiles", "Totals"]
 
 
 class TileGrid(NamedTuple):
-    """One matrix of a program: its name, tile rows, tile columns and number format."""
+    """The tiles of a matrix that have one number format.
+
+    Attributes
+    ----------
+    name : str
+        Of the matrix.
+    mt, nt : int
+        Tile rows and tile columns of the matrix.
+    format : str
+    more : bool
+        Whether they are of the matrix of the grid before.
+    """
 
     name: str
     mt: int
     nt: int
     format: str
+    more: bool = False
+
+
+class Matrix(NamedTuple):
+    """One matrix of a program: its name, tile rows, tile columns and number formats."""
+
+    name: str
+    mt: int
+    nt: int
+    formats: tuple[str, ...]
 
 
 class Fused(NamedTuple):
@@ -92,17 +113,20 @@ class Program:
     name : str
         What people call it.
     grids : sequence of TileGrid
+        Those of one matrix are next to each other.
     number : int, optional
         How many programs there were before it.
 
     Attributes
     ----------
+    matrices : tuple of Matrix
+        Each in all the formats that it has.
     formats : tuple of str
         Names of the number formats in it.
     workers : list of str
         Those that had a task, the first one first.
     writes : list of int
-        Of each grid, how many times a task writes a tile of it.
+        Of each matrix, how many times a task writes a tile of it.
     version : int
         Another one after every change.
     """
@@ -111,12 +135,15 @@ class Program:
         self, token: str, name: str, grids: Sequence[TileGrid], *, number: int = 0
     ) -> None:
         self.token, self.name, self.number = token, name, number
-        self.grids = tuple(grids)
-        self.formats = tuple(dict.fromkeys(grid.format for grid in self.grids))
+        self.matrices, self._matrix = _matrices(grids)
+        # of each grid
+        names = [grid.format for grid in grids]
+        self.formats = tuple(dict.fromkeys(names))
+        self._format = [self.formats.index(name) for name in names]
         self.workers: list[str] = []
-        self.writes = [0] * len(self.grids)
+        self.writes = [0] * len(self.matrices)
         self.version = 0
-        sizes = [grid.mt * grid.nt for grid in self.grids]
+        sizes = [matrix.mt * matrix.nt for matrix in self.matrices]
         self._bases = np.cumsum([0, *sizes]).tolist()
         # tasks
         self._numbers: dict[Hashable, int] = {}
@@ -133,6 +160,7 @@ class Program:
         self._last: float | None = None
         self._places: dict[str, int] = {}
         self._tiles = Sums(self._bases[-1])
+        self._formats_of_tiles = array("i", [-1]) * self._bases[-1]
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._numbers
@@ -176,8 +204,9 @@ class Program:
         self._rank.append(fused.rank)
         self._worker.append(-1)
         self._written.extend(tiles)
-        for grid, _, _ in fused.writes:
-            self.writes[grid] += 1
+        for (grid, _, _), tile in zip(fused.writes, tiles, strict=True):
+            self.writes[self._matrix[grid]] += 1
+            self._formats_of_tiles[tile] = self._format[grid]
         self._first.append(len(self._written))
         self._counts[State.WAITING] += 1
         self._flops_all += fused.flops
@@ -244,11 +273,12 @@ class Program:
         self._tiles.touch(number)
 
     def _tile(self, grid: int, i: int, j: int) -> int:
-        if 0 <= grid < len(self.grids):
-            _, mt, nt, _ = self.grids[grid]
+        if 0 <= grid < len(self._matrix):
+            matrix = self._matrix[grid]
+            _, mt, nt, _ = self.matrices[matrix]
             if 0 <= i < mt and 0 <= j < nt:
-                return int(self._bases[grid]) + i * nt + j
-        shapes = ", ".join(f"{grid.name} of {grid.mt} x {grid.nt}" for grid in self.grids)
+                return int(self._bases[matrix]) + i * nt + j
+        shapes = ", ".join(f"{name} of {mt} x {nt}" for name, mt, nt, _ in self.matrices)
         raise ValueError(
             f"writes has the tile {(grid, i, j)}; allowed: tiles of {shapes or 'none'}"
         )
@@ -284,13 +314,13 @@ class Program:
             flops / elapsed / 1e9 if elapsed > 0 else 0.0,
         )
 
-    def tiles(self, grid: int) -> Tiles:
-        """Return what is known of the tiles of a grid: arrays of their own, free to be changed.
+    def tiles(self, matrix: int) -> Tiles:
+        """Return what is known of the tiles of a matrix: arrays of their own, free to be changed.
 
         Parameters
         ----------
-        grid : int
-            Its number in `grids`.
+        matrix : int
+            Its number in `matrices`.
         """
         self._tiles.catch_up(
             np.array(self._state, dtype=np.int64),
@@ -300,9 +330,20 @@ class Program:
             np.array(self._first),
             np.array(self._written),
         )
-        _, mt, nt, format_ = self.grids[grid]
-        part = slice(self._bases[grid], self._bases[grid + 1])
-        return self._tiles.of(part, (mt, nt), self.formats.index(format_))
+        _, mt, nt, _ = self.matrices[matrix]
+        part = slice(self._bases[matrix], self._bases[matrix + 1])
+        return self._tiles.of(part, (mt, nt), np.array(self._formats_of_tiles[part]))
+
+
+def _matrices(grids: Sequence[TileGrid]) -> tuple[tuple[Matrix, ...], list[int]]:
+    """Return the matrices that grids have the tiles of, and of each grid the number of its own."""
+    matrices: list[Matrix] = []
+    of_grids = []
+    for name, mt, nt, format_, more in grids:
+        formats = matrices.pop().formats if more else ()
+        matrices.append(Matrix(name, mt, nt, (*formats, format_)))
+        of_grids.append(len(matrices) - 1)
+    return tuple(matrices), of_grids
 
 
 class Progress:

@@ -29,7 +29,7 @@ class State(IntEnum):
 
 
 class Tiles(NamedTuple):
-    """What is known of the tiles of one grid: arrays of shape (mt, nt).
+    """What is known of the tiles of one matrix: arrays of shape (mt, nt).
 
     Attributes
     ----------
@@ -42,7 +42,8 @@ class Tiles(NamedTuple):
     worker : array of int32
         Number in `Program.workers` of the one that had it last; -1 where none had it yet.
     format : array of int32
-        Number in `Program.formats`; -1 where no task writes it.
+        Number in `Program.formats`, of the grid that the last task writes it in; -1 where none
+        does.
     seconds : array of float64
         Of the tasks that wrote it, each shared out evenly to the tiles that it writes; NaN where no
         task writes it.
@@ -115,8 +116,8 @@ class Sums:
             self._owner[writes[some]] = np.repeat(rank, np.diff(first))[some]
         self._known[tasks], self._spent[tasks] = state[tasks], spent[tasks]
 
-    def of(self, part: slice, shape: tuple[int, int], format_: int) -> Tiles:
-        """Return what is known of some tiles."""
+    def of(self, part: slice, shape: tuple[int, int], formats: NDArray[np.int32]) -> Tiles:
+        """Return what is known of some tiles, whose formats are given."""
         _, running, done, failed = self._states[:, part]
         tasks = self._states[:, part].sum(0)
         state = np.select(
@@ -130,6 +131,6 @@ class Sums:
             done.astype(np.int32).reshape(shape),
             self._owner[part].reshape(shape).copy(),
             self._worker[part].reshape(shape).copy(),
-            np.where(tasks > 0, format_, -1).astype(np.int32).reshape(shape),
+            formats.reshape(shape),
             np.where(tasks > 0, self._seconds[part], np.nan).reshape(shape),
         )

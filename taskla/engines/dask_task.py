@@ -18,13 +18,14 @@ class Described(NamedTuple):
     token : str
     name : str
         Of the algorithm.
-    grids : tuple of (str, int, int, str)
-        Name, tile rows, tile columns and format of each matrix that is not scratch.
+    grids : tuple of (str, int, int, str, bool)
+        Those that are not scratch: the matrix's name, tile rows, tile columns, format, and whether
+        it is the matrix of the one before, of which this one has the tiles of another format.
     """
 
     token: str
     name: str
-    grids: tuple[tuple[str, int, int, str], ...]
+    grids: tuple[tuple[str, int, int, str, bool], ...]
 
 
 class About(NamedTuple):
@@ -41,7 +42,7 @@ class About(NamedTuple):
     kernel : str
         The name on the dashboard.
     writes : tuple of (int, int, int)
-        Matrix of the program, tile row and tile column of tiles that it writes.
+        Grid of the program, tile row and tile column of tiles that it writes.
     flops : float
     """
 
