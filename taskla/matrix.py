@@ -13,7 +13,7 @@ from taskla import matrix_files
 from taskla.distributions import Distribution
 from taskla.formats import dtype_of, format_of, working_dtype
 from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_mixed import mixed_store
+from taskla.matrix_mixed import Block, mixed_store
 from taskla.matrix_place import ALONE, dask_maker, owners_of_new, place
 from taskla.matrix_random import Kind, random_block
 from taskla.matrix_store import (
@@ -313,6 +313,9 @@ class TiledMatrix(StoredTiles):
     ) -> TiledMatrix:
         """Read a matrix from a ``.npy`` or ``.mtx`` file or a folder of tiles.
 
+        Tiles of a folder have the formats that they were saved in; cut to another tile size they
+        are all of the dtype of the matrix.
+
         Of a distributed matrix each rank reads its own tiles: its files of a folder, its part of a
         mapped ``.npy`` file; a ``.mtx`` file is read by all. All ranks call this, and when it fails
         on one, all raise.
@@ -363,25 +366,26 @@ class TiledMatrix(StoredTiles):
             if stored.tiled and nb is None:
                 nb = own.nb
             layout = layout_asked_for((own.m, own.n), nb, stored.dtype, uplo)
-            if here.maker is not None:
-                stored.check(None)
+            packed = stored.packed if layout.nb == own.nb else None
+            owners, ranges = None, None
+            if here.maker is None and (owners := owners_of_new(distribution)) is not None:
+                tiles = tiles_of(layout, owners, here.rank)
+                ranges = [(layout.rows(i), layout.cols(j)) for i, j in tiles]
+            stored.check(ranges)
+            if here.maker is not None and packed is None:
                 local = cls(layout, stored.dtype, allocate(layout, stored.dtype, np.empty))
                 local._fill(stored.block, map_tiles)
                 array = local.to_array(copy=None)
                 made: TiledMatrix = here.maker.from_array(array, layout, local.dtype, distribution)
                 return made
-            owners = owners_of_new(distribution)
-            ranges = None
-            if owners is not None:
-                tiles = tiles_of(layout, owners, here.rank)
-                ranges = [(layout.rows(i), layout.cols(j)) for i, j in tiles]
-            stored.check(ranges)
-            order = "F" if uplo or owners else stored.order
-            matrix = cls._make(
-                (own.m, own.n), layout.nb, stored.dtype, uplo, order, np.empty, owners
-            )
-            matrix._fill(stored.block, map_tiles)
-            return matrix
+            if packed is None:
+                order = "F" if uplo or owners else stored.order
+                matrix = cls._make(
+                    (own.m, own.n), layout.nb, stored.dtype, uplo, order, np.empty, owners
+                )
+                matrix._fill(stored.block, map_tiles)
+                return matrix
+        return cls._mixed(packed.tile, layout, stored.dtype, packed.codes, distribution, map_tiles)
 
     # Made of nothing ----------------------------------------------------------------------------
 
@@ -467,7 +471,7 @@ class TiledMatrix(StoredTiles):
     @classmethod
     def _mixed(
         cls,
-        block: Callable[[int, int], NDArray[Any]],
+        block: Block,
         layout: Layout,
         dtype: np.dtype[Any],
         precision: Precision,

@@ -3,44 +3,29 @@
 Reading speaks of a `Stored`: the layout, and a function from index ranges to blocks. So nobody
 holds a second copy of the matrix, any file can be read with any tile size, and a rank reads its
 part. What is read is not trusted. `taskla.matrix_saving` writes.
-
-A folder of tiles, version 1, holds ``header.json`` and one ``tile_<i>_<j>.npy`` per tile of the
-layout, indices counted from 0 and padded to four digits. The header is a JSON object:
-
-    format "taskla-tiles", version 1, shape [m, n], nb, dtype ("float64", ...),
-    uplo (null, "lower", "upper": the tiles present), order ("F" or "C")
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from taskla.atomic import check_file, check_folder
-from taskla.formats import format_of, working_dtype
+from taskla.formats import working_dtype
+from taskla.matrix_folder import HEADER, TILE_NAME, read_header, read_tile, unreadable
 from taskla.matrix_layout import Layout
+from taskla.matrix_mixed import PackedTile
+from taskla.precision import Codes
 from taskla.tile import Order
 
-__all__ = [
-    "FILES",
-    "HEADER",
-    "MmapMode",
-    "Stored",
-    "check_target",
-    "header_text",
-    "read",
-    "tile_path",
-]
+__all__ = ["FILES", "MmapMode", "PackedTiles", "Stored", "check_target", "read"]
 
 MmapMode: TypeAlias = Literal["r", "c", "r+"]
 
@@ -48,13 +33,23 @@ Ranges: TypeAlias = Iterable[tuple[slice, slice]]
 
 #: Extensions of what is one file.
 FILES = (".npy", ".mtx")
-HEADER = "header.json"
 
-_FORMAT = "taskla-tiles"
-_VERSION = 1
-_LONGEST_HEADER = 4096
-_TILE_NAME = re.compile(r"tile_\d{4,}_\d{4,}\.npy")
 _ALLOWED = "allowed: a .npy file, a .mtx file, or a folder of tiles written by save"
+
+
+class PackedTiles(NamedTuple):
+    """Tiles that have formats of their own.
+
+    Attributes
+    ----------
+    codes : (mt, nt) int8 array
+        The formats, indices into `taskla.precision.NAMES`.
+    tile : callable
+        ``tile(i, j)`` returns a tile as it is stored.
+    """
+
+    codes: Codes
+    tile: Callable[[int, int], PackedTile]
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,8 @@ class Stored:
     check : callable
         ``check(ranges)`` raises ValueError unless the file holds what its header promises in some
         ranges (rows, cols), of None in all: to be asked before memory is taken for them.
+    packed : PackedTiles, optional
+        Tiles that have formats of their own.
     """
 
     layout: Layout
@@ -88,6 +85,7 @@ class Stored:
     array: NDArray[Any] | None = None
     tiled: bool = False
     check: Callable[[Ranges | None], None] = lambda ranges: None
+    packed: PackedTiles | None = None
 
 
 def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
@@ -122,7 +120,7 @@ def read(path: str | os.PathLike[str], mmap: bool | MmapMode = True) -> Stored:
         raise ValueError(f"{path}: mmap is {mmap!r}; only .npy files can be mapped")
     if path.is_dir():
         return _read_folder(path)
-    with _unreadable(path):
+    with unreadable(path):
         return _read_npy(path, mmap) if kind == ".npy" else _read_mtx(path)
 
 
@@ -152,19 +150,6 @@ def check_target(path: str | os.PathLike[str]) -> None:
     path = Path(path).resolve()
     check_folder(path.parent)
     _check_replaceable(path)
-
-
-@contextmanager
-def _unreadable(path: Path) -> Iterator[None]:
-    """Turn what the parsers of NumPy and SciPy raise into a ValueError that names the file."""
-    try:
-        yield
-    except OSError:
-        raise
-    except Exception as error:
-        # NumPy reads headers with Python's own tokenizer and parser: a broken one raises anything.
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{path}: not a readable {path.suffix} file: {reason}") from error
 
 
 # One file --------------------------------------------------------------------------------------
@@ -213,36 +198,17 @@ def _one_tile(shape: tuple[int, ...]) -> Layout:
 # A folder of tiles -----------------------------------------------------------------------------
 
 
-def tile_path(folder: Path, i: int, j: int) -> Path:
-    """Return the file of tile (i, j) in a folder of tiles."""
-    return folder / f"tile_{i:04d}_{j:04d}.npy"
-
-
-def header_text(layout: Layout, dtype: np.dtype[Any], order: Order) -> str:
-    """Return what the header of a folder of tiles says."""
-    header = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "shape": [layout.m, layout.n],
-        "nb": layout.nb,
-        "dtype": dtype.name,
-        "uplo": layout.uplo,
-        "order": order,
-    }
-    return json.dumps(header, indent=1) + "\n"
-
-
 def _check_replaceable(path: Path) -> None:
     """Raise FileExistsError unless nothing is lost by replacing `path` but a folder of tiles."""
     if not path.exists():
         return
     if path.is_dir():
         try:
-            _read_header(path)
+            read_header(path)
         except ValueError as error:
             raise FileExistsError(f"{error}; the folder is not replaced") from None
         for entry in path.iterdir():
-            if entry.name != HEADER and not _TILE_NAME.fullmatch(entry.name):
+            if entry.name != HEADER and not TILE_NAME.fullmatch(entry.name):
                 raise FileExistsError(
                     f"{path}: holds {entry.name!r} beside its tiles; the folder is not replaced"
                 )
@@ -250,64 +216,12 @@ def _check_replaceable(path: Path) -> None:
     raise FileExistsError(f"{path}: exists and is not a folder of tiles; it is not replaced")
 
 
-def _read_header(folder: Path) -> tuple[Layout, np.dtype[Any], Order]:
-    """Return what the header of a folder of tiles says; ValueError for the first field at fault."""
-    file = folder / HEADER
-    if not file.is_file():
-        raise ValueError(f"{folder}: not a folder of tiles, it has no {HEADER}")
-
-    def fault(what: str) -> ValueError:
-        return ValueError(f"{file}: {what}")
-
-    try:
-        with file.open("rb") as stream:
-            text = stream.read(_LONGEST_HEADER + 1)
-        if len(text) > _LONGEST_HEADER:
-            raise fault(f"longer than {_LONGEST_HEADER} bytes")
-        header = json.loads(text)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise fault(f"not JSON: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise fault(f"not the header of a folder of tiles (format {_FORMAT!r})")
-    if header.get("version") != _VERSION:
-        raise fault(f"version is {header.get('version')!r}; this program reads {_VERSION}")
-    shape, nb, uplo, order = (header.get(name) for name in ("shape", "nb", "uplo", "order"))
-    if not isinstance(shape, list) or len(shape) != 2 or not all(map(_is_size, shape)):
-        raise fault(f"shape is {shape!r}; allowed: two integers from 0 to 2**63 - 1")
-    if not isinstance(nb, int) or not _is_size(nb):
-        raise fault(f"nb is {nb!r}; allowed: an integer from 1 to 2**63 - 1")
-    if order not in ("F", "C"):
-        raise fault(f"order is {order!r}; allowed: 'F', 'C'")
-    try:
-        if not isinstance(header.get("dtype"), str):
-            raise ValueError(f"dtype is {header.get('dtype')!r}; it must be a string")
-        format_of(header["dtype"])
-        return Layout(shape[0], shape[1], nb, uplo), np.dtype(header["dtype"]), order
-    except ValueError as error:
-        raise fault(str(error)) from None
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
 def _read_folder(folder: Path) -> Stored:
-    layout, dtype, order = _read_header(folder)
+    header = read_header(folder)
+    layout = header.layout
 
-    def tile(i: int, j: int) -> NDArray[Any]:
-        file = tile_path(folder, i, j)
-        if not file.is_file():
-            raise ValueError(f"{folder}: {file.name} is missing")
-        with _unreadable(file):
-            array: NDArray[Any] = np.asarray(open_memmap(file, mode="r"))
-        rows, cols = layout.rows(i), layout.cols(j)
-        shape = (rows.stop - rows.start, cols.stop - cols.start)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
-                f"{file}: holds {array.dtype} of shape {array.shape}; "
-                f"the header asks for {dtype} of shape {shape}"
-            )
-        return array
+    def tile(i: int, j: int) -> PackedTile:
+        return read_tile(folder, header, i, j)
 
     def check(ranges: Ranges | None) -> None:
         """Before anyone allocates what the header promises, the files show that they hold it."""
@@ -323,14 +237,16 @@ def _read_folder(folder: Path) -> Stored:
 
     def block(rows: slice, cols: slice) -> NDArray[Any]:
         """Assemble a block from the tiles that it meets."""
-        result = np.zeros((rows.stop - rows.start, cols.stop - cols.start), dtype, order=order)
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        result = np.zeros(shape, header.dtype, order=header.order)
         for i, j in _meeting(layout, rows, cols):
             to_rows, from_rows = _overlap(rows, layout.rows(i))
             to_cols, from_cols = _overlap(cols, layout.cols(j))
-            result[to_rows, to_cols] = tile(i, j)[from_rows, from_cols]
+            tile(i, j).part(from_rows, from_cols).read(result[to_rows, to_cols])
         return result
 
-    return Stored(layout, dtype, order, block, tiled=True, check=check)
+    packed = None if header.codes is None else PackedTiles(header.codes, tile)
+    return Stored(layout, header.dtype, header.order, block, tiled=True, check=check, packed=packed)
 
 
 def _tile_count(layout: Layout) -> int:

@@ -6,10 +6,11 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla.distributions import Distribution
 from taskla.formats import FORMATS, dtype_of, format_of
@@ -22,6 +23,7 @@ from taskla.tile import Order, Tile
 
 __all__ = [
     "MixedStore",
+    "PackedTile",
     "Part",
     "codes_of_squares",
     "map_codes",
@@ -32,7 +34,48 @@ __all__ = [
     "tile_squares",
 ]
 
-Block = Callable[[int, int], NDArray[Any]]
+Block = Callable[[int, int], ArrayLike]
+
+
+@dataclass(frozen=True)
+class PackedTile:
+    """A tile as its format stores it; to NumPy an array of its numbers.
+
+    Attributes
+    ----------
+    format : str
+    numbers : ndarray
+        Of the format's ``storage`` or ``complex_storage``.
+    scale : float, default 1.0
+        What they were multiplied by, a power of two.
+    """
+
+    format: str
+    numbers: NDArray[Any]
+    scale: float = 1.0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """In which the tile is computed with."""
+        return dtype_of(self.format, self.numbers.dtype == FORMATS[self.format].complex_storage)
+
+    def part(self, rows: slice, cols: slice) -> PackedTile:
+        """Return a part of the tile: a view."""
+        return replace(self, numbers=self.numbers[rows, cols])
+
+    def read(self, out: NDArray[Any]) -> None:
+        """Copy the numbers into an array."""
+        if self.numbers.dtype == self.dtype:
+            out[...] = self.numbers
+        else:
+            unpack(self.numbers, self.format, self.scale, out=out)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return the numbers as they are computed with: a view if they are stored so."""
+        array = self.numbers
+        if array.dtype != self.dtype:
+            array = unpack(array, self.format, self.scale)
+        return np.array(array, dtype, copy=copy)
 
 
 class MixedStore:
@@ -135,12 +178,18 @@ class MixedStore:
 
     def read(self, i: int, j: int, out: NDArray[Any]) -> None:
         """Copy tile (i, j) into an array."""
+        self.packed(i, j).read(out)
+
+    def packed(self, i: int, j: int) -> PackedTile:
+        """Return tile (i, j) as it is stored: a view."""
         name = self._name(i, j)
-        stored = self._rest[name].cut_array(i, j)
-        if stored.dtype == dtype_of(name, self._complex):
-            out[...] = stored
-        else:
-            unpack(stored, name, self.scales[i, j], out=out)
+        return PackedTile(name, self._rest[name].cut_array(i, j), float(self.scales[i, j]))
+
+    def put_packed(self, i: int, j: int, tile: PackedTile) -> None:
+        """Copy a tile of the format of tile (i, j) into it, bit for bit."""
+        numbers = triangle(tile.numbers, self._layout.uplo) if i == j else tile.numbers
+        self._rest[tile.format].cut_array(i, j)[...] = numbers
+        self.scales[i, j] = tile.scale
 
     def put(self, i: int, j: int, block: NDArray[Any]) -> None:
         """Copy a block into tile (i, j), rounded to its format."""
@@ -297,7 +346,8 @@ def mixed_store(
     own : list of (int, int)
         The tiles that are here.
     block : callable
-        ``block(i, j)`` returns what a tile holds; with an adaptive map it is called twice.
+        ``block(i, j)`` returns what a tile holds; with an adaptive map it is called twice. It may
+        return a `PackedTile` of the format that the tile has.
     ranks : Collectives
         Of those that share the matrix; all of them call this.
     map_tiles : callable, optional
@@ -319,7 +369,11 @@ def mixed_store(
     store = MixedStore(layout, dtype, codes, own, made_by)
 
     def put(i: int, j: int) -> None:
-        store.put(i, j, np.asarray(block(i, j)))
+        tile = block(i, j)
+        if isinstance(tile, PackedTile):
+            store.put_packed(i, j, tile)
+        else:
+            store.put(i, j, np.asarray(tile))
 
     with ranks.agreed():
         each_tile(own, put, map_tiles)

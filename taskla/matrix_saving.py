@@ -19,13 +19,24 @@ from numpy.typing import NDArray
 
 from taskla.atomic import beside, flush, swap
 from taskla.distributions import Distribution
-from taskla.matrix_files import FILES, HEADER, check_target, header_text, tile_path
+from taskla.matrix_files import FILES, check_target
+from taskla.matrix_folder import HEADER, Header, header_text, tile_path, write_tile
 from taskla.matrix_layout import Layout
+from taskla.matrix_mixed import PackedTile
 from taskla.matrix_place import Collectives
 from taskla.matrix_store import triangle
+from taskla.precision import Codes
 from taskla.tile import Order
 
 __all__ = ["Source", "write"]
+
+
+class HasCodes(Protocol):
+    """The formats of tiles: see `taskla.matrix_mixed.MixedStore`."""
+
+    @property
+    def codes(self) -> Codes:
+        """Indices into `taskla.precision.NAMES`, (mt, nt)."""
 
 
 class Source(Protocol):
@@ -36,11 +47,18 @@ class Source(Protocol):
     order: Order
     distribution: Distribution | None
 
+    @property
+    def mixed(self) -> HasCodes | None:
+        """The formats of tiles that have their own."""
+
     def own_tiles(self) -> list[tuple[int, int]]:
         """Return the tiles that are here."""
 
     def block(self, i: int, j: int) -> NDArray[Any]:
         """Return what tile (i, j) holds, as it counts."""
+
+    def packed(self, i: int, j: int) -> PackedTile:
+        """Return the same as its format stores it."""
 
     def to_array(self, order: Literal["K", "F", "C"] = "K", *, copy: bool | None) -> NDArray[Any]:
         """Return the matrix as an array."""
@@ -50,8 +68,8 @@ def write(path: str | os.PathLike[str], matrix: Source, ranks: Collectives) -> N
     """Write a matrix: ``.npy`` or ``.mtx`` by the path's extension, else a folder of tiles.
 
     A ``.npy`` or ``.mtx`` file holds the whole matrix, with zeros for the triangle that is not
-    stored, and text knows no precision: ``.mtx`` gives single precision back as double. An existing
-    file or folder of tiles is replaced.
+    stored, and text knows no precision: ``.mtx`` gives single precision back as double. Only a
+    folder keeps the formats of tiles. An existing file or folder of tiles is replaced.
 
     Parameters
     ----------
@@ -162,19 +180,14 @@ def _gather(array: NDArray[Any] | None, matrix: Source, ranks: Collectives) -> N
 
 
 def _write_folder(new: Path, matrix: Source, ranks: Collectives) -> None:
+    codes = None if matrix.mixed is None else matrix.mixed.codes
+    header = Header(matrix.layout, matrix.dtype, matrix.order, codes)
     with ranks.agreed():
         if ranks.rank == 0:
             new.mkdir()
-    with ranks.agreed():
-        for i, j in matrix.own_tiles():
-            file = tile_path(new, i, j)
-            block = np.asarray(matrix.block(i, j), order=matrix.order)
-            np.save(file, block, allow_pickle=False)
+            file = new / HEADER
+            file.write_text(header_text(header), encoding="utf-8")
             flush(file)
     with ranks.agreed():
-        if ranks.rank == 0:
-            header = new / HEADER
-            header.write_text(
-                header_text(matrix.layout, matrix.dtype, matrix.order), encoding="utf-8"
-            )
-            flush(header)
+        for i, j in matrix.own_tiles():
+            write_tile(tile_path(new, i, j), matrix.packed(i, j), matrix.order)

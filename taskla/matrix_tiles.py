@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from taskla import matrix_saving
 from taskla.distributions import Distribution
 from taskla.formats import format_of
 from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_mixed import MixedStore
+from taskla.matrix_mixed import MixedStore, PackedTile
 from taskla.matrix_place import ALONE, Collectives, place
 from taskla.matrix_store import OwnStore, Store, merge_triangles, set_block, triangle
 from taskla.precision import NAMES, Accuracy, PrecisionMap
@@ -293,13 +294,21 @@ class StoredTiles:
         array = self.tile(i, j).array.astype(self.dtype, copy=False)
         return triangle(array, self.uplo) if i == j else array
 
+    def packed(self, i: int, j: int) -> PackedTile:
+        """Return what `block` does as the format of the tile stores it."""
+        if not isinstance(self._store, MixedStore):
+            return PackedTile(format_of(self.dtype).name, self.block(i, j))
+        tile = self._store.packed(i, j)
+        return replace(tile, numbers=triangle(tile.numbers, self.uplo)) if i == j else tile
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the matrix: ``.npy`` or ``.mtx`` by the extension, or a folder of tiles.
 
         A file holds the whole matrix, with zeros for the triangle that is not stored; a folder
-        holds the tiles as they are. Both appear whole or not at all, and replace what `save` wrote
-        before. Text knows no precision: ``.mtx`` gives single precision back as double. Tiles that
-        have formats of their own are written in the dtype of the matrix.
+        holds the tiles as they are, in their formats. Both appear whole or not at all, and replace
+        what `save` wrote before. A ``.npy`` or ``.mtx`` file has no formats: all is written in the
+        dtype of the matrix. Text knows no precision: ``.mtx`` gives single precision back as
+        double.
 
         All ranks that share a matrix call this, and write their own tiles to one folder or
         ``.npy`` file; ``.mtx``, and ``.npy`` when there are several machines, is written by rank 0.

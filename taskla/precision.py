@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "PrecisionMap",
     "codes_of",
+    "codes_of_rows",
     "has_range",
     "precision_map",
 ]
@@ -378,15 +379,28 @@ def _from_file(path: str, mt: int, nt: int) -> Codes:
         text = file.read(_MOST + 1)
     lines = [line.replace(",", " ").split() for line in text.splitlines()]
     rows = [line for line in lines if line and not line[0].startswith("#")]
-    if len(text) > _MOST or len(rows) != mt:
-        raise ValueError(f"{path}: has {len(rows)} lines of formats; there must be {mt} of {nt}")
+    try:
+        if len(text) > _MOST:
+            raise ValueError(f"has more than {_MOST} characters")
+        return codes_of_rows(rows, mt, nt)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def codes_of_rows(rows: Sequence[Sequence[str]], mt: int, nt: int) -> Codes:
+    """Return the codes of mt x nt tiles from the names of their formats, a row a tile row.
+
+    Raises
+    ------
+    ValueError
+        When there are other numbers of rows or names, or a name is none of a format.
+    """
+    if len(rows) != mt:
+        raise ValueError(f"has {len(rows)} lines of formats; there must be {mt} of {nt}")
     for number, row in enumerate(rows, start=1):
         if len(row) != nt:
             raise ValueError(
-                f"{path}: line {number} of formats has {len(row)} names; there must be {nt}, for "
+                f"line {number} of formats has {len(row)} names; there must be {nt}, for "
                 "the tiles of both triangles"
             )
-    try:
-        return np.array([[_code(name) for name in row] for row in rows], np.int8).reshape(mt, nt)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return np.array([[_code(name) for name in row] for row in rows], np.int8).reshape(mt, nt)

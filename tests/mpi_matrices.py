@@ -15,9 +15,10 @@ import numpy as np
 from mpi4py import MPI
 
 import taskla as tla
-from taskla import TiledMatrix, matrix_files, matrix_saving
+from taskla import TiledMatrix, matrix_files, matrix_folder, matrix_saving
 from taskla.distributions import get
 from taskla.engines.mpi_collectives import MPICollectives, _Tiles
+from taskla.precision import NAMES as FORMATS
 
 COMM = MPI.COMM_WORLD
 DTYPES = ["f4", "f8", "c8", "c16"]
@@ -108,6 +109,47 @@ def saved_and_loaded(folder: Path) -> None:
     report(checked=checked)
 
 
+def formats(folder: Path) -> None:
+    """Tiles of many formats: the files of one process, and each rank has its own, bit for bit."""
+    checked = 0
+    for number, uplo in enumerate(UPLOS * 2):
+        dtype, path = DTYPES[number % 4], folder / "a.tiles"
+        names = np.random.default_rng(number).choice(FORMATS, (5, 5))
+        whole = alone((37, 37), 8, dtype, uplo).to_array()
+        with tla.engine("threads", workers=1):
+            B = TiledMatrix.from_array(whole, 8, uplo, precision=names)
+        with tla.engine("mpi", distribution="2dbc"):
+            TiledMatrix.from_array(whole, 8, uplo, precision=names).save(path)
+            COMM.Barrier()
+            if COMM.rank == 0:
+                B.save(folder / "alone")
+                assert content(path) == content(folder / "alone")
+            COMM.Barrier()
+            A = TiledMatrix.load(path, distribution="row")
+            np.testing.assert_array_equal(A.format_map, B.format_map)
+            assert A.distribution is not None
+            assert A.distribution.name == "row"
+            assert COMM.allreduce(A.nbytes) == B.nbytes
+            for i, j in A.own_tiles():
+                assert A.packed(i, j).scale == B.packed(i, j).scale
+                ours, theirs = A.packed(i, j).numbers, B.packed(i, j).numbers
+                assert ours.tobytes("F") == theirs.tobytes("F")
+            other = TiledMatrix.load(path, 5, distribution="row")
+            assert other.mixed is None
+            same(other, B.to_array())
+            COMM.Barrier()
+            checked += 1
+    with tla.engine("mpi", distribution="row"):
+        # of the last rank, none of the others looks at it
+        i = COMM.size - 1
+        file, held = path / f"tile_{i:04d}_{i:04d}.npy", np.zeros(9, np.uint8)
+        if COMM.rank == 0:
+            np.save(file, held)
+        COMM.Barrier()
+        damaged = words(lambda: TiledMatrix.load(path))
+    report(checked=checked, damaged=damaged)
+
+
 def another_machine(folder: Path) -> None:
     """Where ranks cannot map one file together, one writes it."""
     with mock.patch.object(matrix_saving, "open_memmap", counted := mock.Mock()):
@@ -137,13 +179,14 @@ def left(folder: Path) -> None:
 def found(folder: Path) -> None:
     """What `left` wrote, read by as many ranks as there are now; each opens only its own tiles."""
     opened: set[str] = set()
-    open_memmap = matrix_files.open_memmap
+    open_memmap = np.lib.format.open_memmap
 
     def watched(path: Any, *args: Any, **kwargs: Any) -> Any:
         opened.add(f"{Path(path).parent.name}/{Path(path).name}")
         return open_memmap(path, *args, **kwargs)
 
-    matrix_files.open_memmap = watched  # type: ignore[assignment]
+    for module in (matrix_files, matrix_folder):
+        module.open_memmap = watched  # type: ignore[attr-defined]
     read = 0
     with tla.engine("mpi", distribution="row"):
         for path in sorted(folder.iterdir()):
@@ -235,7 +278,7 @@ def failures(folder: Path) -> None:
             assert content(folder / name) == before
             assert not [p for p in os.listdir(folder) if p.startswith(".")]
             same(TiledMatrix.load(folder / name, 8), alone((37, 37), 8, "f8", None).to_array())
-        with failing(1, matrix_files, "open_memmap"):
+        with failing(1, matrix_folder, "open_memmap"):
             raised["load"] = words(lambda: TiledMatrix.load(folder / "a.tiles"))
         with failing(last, _Tiles, "size"):
             raised["to_array"] = words(old.to_array)

@@ -138,6 +138,18 @@ def test_a_folder_of_one_triangle_is_a_hermitian_matrix(tmp_path: Path, uplo: An
     )
 
 
+def test_tiles_of_several_formats_are_solved_with_in_the_type_of_the_matrix(tmp_path: Path) -> None:
+    a = TiledMatrix.from_array(matrix("general"), 16, precision="fp64:1,fp16:rest")
+    b = TiledMatrix.from_array(rhs(2), 16, precision="bf16")
+    a.save(tmp_path / "a")
+    b.save(tmp_path / "b")
+    solved(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "x.npy")
+    expected = np.linalg.solve(a.to_array(), b.to_array())
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), expected, rtol=1e-10)
+    solved(tmp_path / "a", tmp_path / "b", "-o", tmp_path / "x")
+    assert TiledMatrix.load(tmp_path / "x").mixed is None
+
+
 @pytest.mark.parametrize("name", ["a.npy", "b.npy"])
 def test_the_output_is_no_input(tmp_path: Path, name: str) -> None:
     a, b = matrix("general"), rhs(None)

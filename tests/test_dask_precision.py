@@ -350,6 +350,29 @@ def test_only_norms_are_computed_at_once() -> None:
     assert len(seen) > 32
 
 
+@pytest.mark.parametrize("dtype", ["float64", "complex64"])
+def test_a_folder_keeps_the_formats(client: Client, tmp_path: Path, dtype: str) -> None:
+    a = of_type(matern()[:300, :300], dtype)
+    precision = "fp32:1,fp24:1,fp16:1,bf16:rest"
+    T = tla.TiledMatrix.from_array(a, NB, "lower", precision=precision)
+    T.save(tmp_path / "here")
+    with tla.engine("dask", client=client):
+        A = tla.TiledMatrix.from_array(a, NB, "lower", precision=precision)
+        A.save(tmp_path / "there")
+        tla.TiledMatrix.from_array(a, NB, "lower").save(tmp_path / "plain")
+    for name in ("here", "there"):
+        M = tla.TiledMatrix.load(tmp_path / name)
+        with tla.engine("dask", client=client):
+            B = tla.TiledMatrix.load(tmp_path / name)
+            assert isinstance(B, DaskMatrix)
+            assert (B.nbytes, B.uplo, B.dtype) == (T.nbytes, T.uplo, T.dtype)
+            assert tla.TiledMatrix.load(tmp_path / name, NB // 2).mixed is None
+            assert tla.TiledMatrix.load(tmp_path / "plain").mixed is None
+        for X in (M, B):
+            np.testing.assert_array_equal(X.format_map, T.format_map)
+            np.testing.assert_array_equal(X.to_array(), T.to_array())
+
+
 @pytest.mark.usefixtures("here")
 def test_a_matrix_of_several_formats_is_a_matrix(tmp_path: Path) -> None:
     a = matern()[:300, :300]

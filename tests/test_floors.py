@@ -43,6 +43,7 @@ FLOORS = (
         {
             "matrix",
             "matrix_files",
+            "matrix_folder",
             "matrix_layout",
             "matrix_mixed",
             "matrix_place",

@@ -70,7 +70,7 @@ def test_the_unused_half_of_a_diagonal_tile_is_neither_written_nor_read(tmp_path
 
 HEADERS = {
     "another format": ({"format": "zarr"}, "not the header of a folder of tiles"),
-    "a newer version": ({"version": 2}, "version is 2; this program reads 1"),
+    "a newer version": ({"version": 3}, "version is 3; this program reads 1 and 2"),
     "no version": ({"version": None}, "version is None"),
     "one size": ({"shape": [14]}, "shape is"),
     "negative size": ({"shape": [-14, 14]}, "shape is"),

@@ -40,6 +40,18 @@ def test_ranks_write_the_bytes_that_one_process_writes_and_read_them(
     assert found(ranks, "saved_and_loaded", tmp_path) == {"checked": checked}
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_keep_the_formats_of_tiles_in_the_files_of_one_process(
+    tmp_path: Path, ranks: int
+) -> None:
+    result = found(ranks, "formats", tmp_path)
+    assert result["checked"] == 6
+    *others, own = result["damaged"]
+    assert own.startswith(f"ValueError: {tmp_path}/a.tiles/tile_{ranks - 1:04d}_")
+    assert "holds uint8 of shape (9,)" in own
+    assert others == [f"RemoteError: rank {ranks - 1}: {own}"] * (ranks - 1)
+
+
 def test_what_ranks_wrote_is_read_by_one_process_and_by_other_ranks(tmp_path: Path) -> None:
     assert found(3, "left", tmp_path) == {"written": 24}
     for path in sorted(tmp_path.iterdir()):

@@ -239,12 +239,13 @@ def _refuse_rows(path: Path, n: int, m: int) -> None:
 
 
 def _one_dtype(A: TiledMatrix, B: TiledMatrix) -> tuple[TiledMatrix, TiledMatrix]:
-    """Both in one data type that holds both, and writeable."""
+    """Both in one data type that holds both and that all tiles have, and writeable."""
     import numpy as np
 
     dtype = np.result_type(A.dtype, B.dtype)
     return tuple(  # type: ignore[return-value]
-        X if X.dtype == dtype and X.writeable else X.astype(dtype) for X in (A, B)
+        X if X.dtype == dtype and X.writeable and X.mixed is None else X.astype(dtype)
+        for X in (A, B)
     )
 
 

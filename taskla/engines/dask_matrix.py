@@ -31,10 +31,11 @@ from taskla.formats import format_of, working_dtype
 from taskla.graph import Grid
 from taskla.matrix import BlockFunction, TiledMatrix
 from taskla.matrix_layout import Layout, MapTiles, Uplo
-from taskla.matrix_mixed import Block
+from taskla.matrix_mixed import Block, PackedTile
 from taskla.matrix_place import Collectives
 from taskla.matrix_store import triangle
 from taskla.precision import NAMES, Codes, Precision, PrecisionMap
+from taskla.rounding import pack
 from taskla.tile import Tile
 
 if TYPE_CHECKING:
@@ -382,6 +383,13 @@ class DaskMatrix(Collection, TiledMatrix):
         (array,) = self.engine.fetch(self.graph, [self.where[i, j]])
         array = array.astype(self.dtype, copy=False)
         return triangle(array, self.uplo) if i == j else array
+
+    def packed(self, i: int, j: int) -> PackedTile:
+        """Return what `block` does as the format of the tile stores it."""
+        if self._formats is None:
+            return super().packed(i, j)
+        name = NAMES[self._formats.codes[i, j]]
+        return PackedTile(name, *pack(self.block(i, j), name))
 
     def _exists(self, i: int, j: int) -> None:
         if not (0 <= i < self.mt and 0 <= j < self.nt and self.layout.stores(i, j)):
