@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from taskla import matrix_files
 from taskla.distributions import Distribution
-from taskla.formats import dtype_of, format_of, working_dtype
-from taskla.matrix_layout import Layout, MapTiles, each_tile
-from taskla.matrix_mixed import Block, mixed_store
-from taskla.matrix_place import ALONE, dask_maker, owners_of_new, place
-from taskla.matrix_random import Kind, random_block
-from taskla.matrix_store import (
-    allocate,
-    allocate_own,
-    layout_asked_for,
-    obstacle,
-    triangle_name,
+from taskla.formats import working_dtype
+from taskla.matrix_layout import MapTiles
+from taskla.matrix_making import (
+    BlockFunction,
+    MadeTiles,
+    asked,
+    generate,
+    ranges_of_new,
 )
-from taskla.matrix_tiles import StoredTiles, tiles_of
-from taskla.precision import Precision, precision_map
+from taskla.matrix_place import dask_maker, owners_of_new, place
+from taskla.matrix_random import Kind, random_block
+from taskla.matrix_store import layout_asked_for, obstacle, triangle_name
+from taskla.precision import Precision
 from taskla.tile import Order
 
 __all__ = ["BlockFunction", "TiledMatrix", "generate"]
 
-BlockFunction: TypeAlias = Callable[[NDArray[np.intp], NDArray[np.intp]], ArrayLike]
-"""``f(rows, cols)``: the block in these rows and columns, shape (len(rows), len(cols))."""
 
-
-class TiledMatrix(StoredTiles):
+class TiledMatrix(MadeTiles):
     """A dense matrix of nb x nb tiles, with smaller ones in the last tile row and column.
 
     Made by `from_array`, `from_function`, `load`, `empty`, `zeros` or `random`. A full matrix lies
@@ -145,9 +140,11 @@ class TiledMatrix(StoredTiles):
             copy is False or (copy is None and not why and array.flags.writeable)
         ):
             return cls(layout, dtype, [array])
-        matrix = cls._make(array.shape, layout.nb, dtype, layout.uplo, "F", np.empty, owners)
-        matrix._fill(lambda rows, cols: array[rows, cols], map_tiles)
-        return matrix
+
+        def block(rows: slice, cols: slice) -> NDArray[Any]:
+            return array[rows, cols]
+
+        return cls._of_blocks(block, layout, dtype, "F", owners, map_tiles)
 
     @classmethod
     def from_function(
@@ -196,21 +193,8 @@ class TiledMatrix(StoredTiles):
         >>> float(hilbert.to_array()[3, 1])
         0.2
         """
-        maker = place().maker
-        if precision is not None and maker is None:
-            checked, layout = _asked(shape, nb, dtype, uplo)
-
-            def part(i: int, j: int) -> NDArray[Any]:
-                return function_block(f, layout, i, j)
-
-            return cls._mixed(part, layout, checked, precision, distribution, map_tiles)
-        if maker is not None:
-            checked, layout = _asked(shape, nb, dtype, uplo)
-            made: TiledMatrix = maker.from_function(f, layout, checked, distribution)
-            return made if precision is None else made.with_precision(precision)
-        matrix = cls._make(shape, nb, dtype, uplo, "F", np.empty, distribution)
-        each_tile(matrix.own_tiles(), lambda i, j: generate(matrix, i, j, f), map_tiles)
-        return matrix
+        checked, layout = asked(shape, nb, dtype, uplo)
+        return cls._of_function(f, layout, checked, precision, distribution, map_tiles)
 
     @classmethod
     def from_dask(
@@ -367,24 +351,12 @@ class TiledMatrix(StoredTiles):
                 nb = own.nb
             layout = layout_asked_for((own.m, own.n), nb, stored.dtype, uplo)
             packed = stored.packed if layout.nb == own.nb else None
-            owners, ranges = None, None
-            if here.maker is None and (owners := owners_of_new(distribution)) is not None:
-                tiles = tiles_of(layout, owners, here.rank)
-                ranges = [(layout.rows(i), layout.cols(j)) for i, j in tiles]
-            stored.check(ranges)
-            if here.maker is not None and packed is None:
-                local = cls(layout, stored.dtype, allocate(layout, stored.dtype, np.empty))
-                local._fill(stored.block, map_tiles)
-                array = local.to_array(copy=None)
-                made: TiledMatrix = here.maker.from_array(array, layout, local.dtype, distribution)
-                return made
+            stored.check(ranges_of_new(layout, distribution))
             if packed is None:
-                order = "F" if uplo or owners else stored.order
-                matrix = cls._make(
-                    (own.m, own.n), layout.nb, stored.dtype, uplo, order, np.empty, owners
+                order = "F" if uplo else stored.order
+                return cls._of_blocks(
+                    stored.block, layout, stored.dtype, order, distribution, map_tiles
                 )
-                matrix._fill(stored.block, map_tiles)
-                return matrix
         return cls._mixed(packed.tile, layout, stored.dtype, packed.codes, distribution, map_tiles)
 
     # Made of nothing ----------------------------------------------------------------------------
@@ -437,60 +409,13 @@ class TiledMatrix(StoredTiles):
         """Return a matrix of zeros; otherwise as `empty`."""
         return cls._make(shape, nb, dtype, uplo, order, np.zeros, distribution)
 
+    # Made of another ----------------------------------------------------------------------------
+
     def like(self, dtype: DTypeLike | None = None) -> TiledMatrix:
         """Return an `empty` matrix with the same shape, tile size, uplo and order."""
         dtype = self.dtype if dtype is None else dtype
         order: Order = "F" if self.uplo or self.distribution else self.order
         return self._make(self.shape, self.nb, dtype, self.uplo, order, np.empty, self.distribution)
-
-    @classmethod
-    def _make(
-        cls,
-        shape: tuple[int, int],
-        nb: int | None,
-        dtype: DTypeLike,
-        uplo: str | None,
-        order: Order,
-        how: Callable[..., NDArray[Any]],
-        distribution: str | Distribution | None = None,
-    ) -> TiledMatrix:
-        checked, layout = _asked(shape, nb, dtype, uplo)
-        if order not in (("F",) if layout.uplo else ("F", "C")):
-            raise ValueError(f"order is {order!r}; allowed: 'F' and, without uplo, 'C'")
-        if (maker := place().maker) is not None:
-            made: TiledMatrix = maker.from_function(_zeros, layout, checked, distribution)
-            return made
-        owners = owners_of_new(distribution)
-        if owners is None:
-            return cls(layout, checked, allocate(layout, checked, how, order))
-        here = place()
-        own = tiles_of(layout, owners, here.rank)
-        arrays = allocate_own(layout, own, checked, how, here.memory)
-        return cls(layout, checked, arrays, owners, here.rank)
-
-    @classmethod
-    def _mixed(
-        cls,
-        block: Block,
-        layout: Layout,
-        dtype: np.dtype[Any],
-        precision: Precision,
-        distribution: str | Distribution | None,
-        map_tiles: MapTiles | None,
-    ) -> TiledMatrix:
-        """Return a matrix whose tiles have formats of their own."""
-        here = place()
-        chosen = precision_map(precision)
-        if here.maker is not None:
-            made: TiledMatrix = here.maker.from_tiles(
-                block, layout, dtype, chosen, distribution, map_tiles
-            )
-            return made
-        owners = owners_of_new(distribution)
-        own = list(layout.tiles()) if owners is None else tiles_of(layout, owners, here.rank)
-        ranks = ALONE if owners is None else here.collectives
-        store = mixed_store(chosen, layout, dtype, own, block, ranks, map_tiles)
-        return cls(layout, dtype, store, owners, 0 if owners is None else here.rank)
 
     def astype(self, dtype: DTypeLike) -> TiledMatrix:
         """Return a copy in another dtype, as `like` lays it out; TypeError for complex to real.
@@ -569,31 +494,3 @@ class TiledMatrix(StoredTiles):
             result = self._make(self.shape, self.nb, self.dtype, self.uplo, "F", np.empty, owners)
         together.redistribute(self, result)
         return result
-
-
-def _asked(
-    shape: tuple[int, int], nb: int | None, dtype: DTypeLike, uplo: str | None
-) -> tuple[np.dtype[Any], Layout]:
-    """Return the data type and layout of a new matrix."""
-    checked = dtype_of(format_of(dtype).name, np.dtype(dtype).kind == "c")
-    maker = place().maker
-    if nb is None and maker is not None:
-        # refuses what is no shape
-        layout = layout_asked_for(shape, nb, checked, uplo)
-        nb = maker.tile_size(max(layout.m, layout.n, 1), checked)
-    return checked, layout_asked_for(shape, nb, checked, uplo)
-
-
-def _zeros(rows: NDArray[np.intp], cols: NDArray[np.intp]) -> NDArray[Any]:
-    return np.zeros((len(rows), len(cols)), np.float32)
-
-
-def generate(matrix: TiledMatrix, i: int, j: int, f: BlockFunction) -> None:
-    """Set tile (i, j) of a matrix to ``f(rows, cols)``; checks and raises as `from_function`."""
-    matrix.put(i, j, function_block(f, matrix.layout, i, j))
-
-
-def function_block(f: BlockFunction, layout: Layout, i: int, j: int) -> NDArray[Any]:
-    """Return ``f(rows, cols)`` of tile (i, j)."""
-    rows, cols = layout.rows(i), layout.cols(j)
-    return np.asarray(f(np.arange(rows.start, rows.stop), np.arange(cols.start, cols.stop)))

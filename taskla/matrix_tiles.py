@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 from taskla import matrix_saving
 from taskla.distributions import Distribution
 from taskla.formats import format_of
-from taskla.matrix_layout import Layout, MapTiles, each_tile
+from taskla.matrix_layout import Layout, each_tile
 from taskla.matrix_mixed import MixedStore, PackedTile
 from taskla.matrix_place import ALONE, Collectives, place
 from taskla.matrix_store import OwnStore, Store, merge_triangles, set_block, triangle
@@ -161,16 +161,6 @@ class StoredTiles:
             self._store.put(i, j, block)
         else:
             set_block(self.tile(i, j).array, block, i, j, self.uplo)
-
-    def _fill(
-        self, block: Callable[[slice, slice], NDArray[Any]], map_tiles: MapTiles | None
-    ) -> None:
-        """Set all tiles to the blocks of an array or file, given by index ranges."""
-
-        def fill(i: int, j: int) -> None:
-            self.put(i, j, block(self.rows(i), self.cols(j)))
-
-        each_tile(self.own_tiles(), fill, map_tiles)
 
     # Turned into something ----------------------------------------------------------------------
 

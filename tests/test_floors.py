@@ -45,6 +45,7 @@ FLOORS = (
             "matrix_files",
             "matrix_folder",
             "matrix_layout",
+            "matrix_making",
             "matrix_mixed",
             "matrix_place",
             "matrix_random",
