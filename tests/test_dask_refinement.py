@@ -87,19 +87,36 @@ def test_on_a_cluster(client: Client) -> None:
     assert excess(h, y, b) <= 1
 
 
-def test_a_matrix_is_computed_once(client: Client, tmp_path: Path) -> None:
-    a, computed = randsvd(4 * NB, 20), tmp_path / "computed"
+def counted(a: Any, file: Path) -> Any:
+    """A Dask array of an array, of which each chunk that is computed leaves a mark in a file."""
 
     def block(block: Any) -> Any:
-        with computed.open("a") as file:
-            file.write("x")
+        with file.open("a") as marks:
+            marks.write("x")
         return block
 
+    return array(a).map_blocks(block, dtype=float, meta=np.zeros((0, 0)))
+
+
+def test_a_matrix_is_computed_once(client: Client, tmp_path: Path) -> None:
+    a, computed = randsvd(4 * NB, 20), tmp_path / "computed"
     with client.as_current():
-        x = array(a).map_blocks(block, dtype=float, meta=np.zeros((0, 0)))
+        x = counted(a, computed)
         solution = tla.solve(x, a[:, :1], precision="fp32").compute()
     np.testing.assert_allclose(solution[0], 1)
     assert computed.read_text() == 16 * "x"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_matrix_is_computed_once_to_be_saved(tmp_path: Path) -> None:
+    a, computed = np.random.default_rng(0).normal(size=(3 * NB, 3 * NB)), tmp_path / "computed"
+    A = tla.TiledMatrix.from_dask(counted(a, computed))
+    with pytest.raises(FileNotFoundError):
+        A.save(tmp_path / "nowhere" / "a")
+    assert not computed.exists()
+    A.save(tmp_path / "a")
+    assert computed.read_text() == 9 * "x"
+    np.testing.assert_array_equal(tla.TiledMatrix.load(tmp_path / "a").to_array(), a)
 
 
 def test_inside_of_a_task(client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from taskla.engines.dask_work import Made, made
 from taskla.formats import format_of, working_dtype
 from taskla.graph import Grid
 from taskla.matrix import BlockFunction, TiledMatrix
+from taskla.matrix_files import check_target
 from taskla.matrix_layout import Layout, MapTiles, Uplo
 from taskla.matrix_mixed import Block, PackedTile
 from taskla.matrix_place import Collectives
@@ -336,6 +338,12 @@ class DaskMatrix(Collection, TiledMatrix):
     def settle(self, *others: Collection) -> None:
         """Have workers compute this, and others, now, and keep it; errors of tasks are raised."""
         settle(self, *others)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the matrix, which is computed once and comes by tiles: see `TiledMatrix.save`."""
+        # what is wrong with the path is said before anything is computed
+        check_target(path)
+        TiledMatrix.save(self.persist(), path)
 
     def scaled(self, dtype: np.dtype[Any], scale: float) -> DaskMatrix:
         """Return a multiple in another data type, lazily."""
