@@ -161,6 +161,9 @@ class DaskEngine(Engine):
         journal: DaskJournal | None = None,
     ) -> None:
         self.policy = schedulers.get(policy)
+        # workers find it by its name if it has one
+        known = self.policy.name in schedulers.available()
+        self._sent_policy = self.policy.name if known else self.policy
         self.fuse = FUSE if fuse is None else at_least_one("fuse", fuse)
         self.window = WINDOW if window is None else at_least_one("window", window)
         self._cluster = cluster
@@ -334,11 +337,10 @@ class DaskEngine(Engine):
         initial, local, graphs = initial_tiles(coarse, given)
         checked = to_be_checked(given)
         token = token_of(signature(graph), initial, checked, self.fuse, self.policy.name, coarse)
-        policy = self.policy.name if self.policy.name in schedulers.available() else self.policy
         shapes = odd_shapes(graph, given)
         journal = self._recording_journal()
         noted_by = None if journal is None else journal.name
-        made = tasks(coarse, token, rowwise, policy, self.fuse, initial, checked, shapes, noted_by)
+        made = tasks(coarse, token, rowwise, self._sent_policy, self.fuse, initial, checked, shapes, noted_by)
         if journal is not None and self.client is not None:
             about = token, coarse, self.fuse, initial, submitted
             journal.submitted(self.client, *about, **self._described(maps))
