@@ -20,20 +20,14 @@ from taskla.fusion import fuse
 from taskla.graph import TaskGraph
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout
-from taskla.precision import (
-    NAMES,
-    Codes,
-    Precision,
-    PrecisionMap,
-    codes_of,
-    precision_map,
-)
+from taskla.precision import NAMES, Codes, Precision, PrecisionMap, codes_of, precision_map
 from taskla.routines import (
     FACTORED,
     PRODUCTS,
     ROUTINES,
     Operand,
     Problem,
+    keeps_formats,
     problem,
     refuse_too_many_tasks,
 )
@@ -162,8 +156,9 @@ def plan(
         scheduler gets, each of many tile tasks.
     precision : PrecisionMap, str or array of str, optional
         Of the tiles of A, see `taskla.PrecisionMap`, for Cholesky and LU; of products the format
-        that they are made in. Not an adaptive one: there are no numbers to take norms of. A map
-        that came from real ones is given as an array: ``A.format_map``.
+        that they are made in. A format that `dtype` has anyway is as none. Not an adaptive one:
+        there are no numbers to take norms of. A map that came from real ones is given as an array:
+        ``A.format_map``.
     **options
         As for `taskla.routines.problem`.
 
@@ -266,8 +261,8 @@ def _summed(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return {name: sum(part.get(name, 0) for part in parts) for name in names}
 
 
-def _plannable(p: Problem, precision: Precision) -> _Chosen:
-    """Return what ``precision=`` means, if a plan can tell the formats from it.
+def _plannable(p: Problem, precision: Precision) -> _Chosen | None:
+    """Return what ``precision=`` means, None for nothing, if a plan can tell the formats from it.
 
     Raises
     ------
@@ -280,12 +275,14 @@ def _plannable(p: Problem, precision: Precision) -> _Chosen:
             f"precision is {str(chosen)!r}; a plan has no numbers to take norms of: give a band, "
             "or the format of each tile, an array or a file"
         )
+    if p.op not in FACTORED + PRODUCTS:
+        raise ValueError(f"{p.op} takes no precision; {', '.join(FACTORED + PRODUCTS)} do")
+    if isinstance(chosen, PrecisionMap) and keeps_formats(chosen, p.dtype):
+        return None
     if p.op in PRODUCTS:
         if isinstance(chosen, PrecisionMap) and chosen.uniform:
             return chosen
         raise ValueError(f"precision is {precision!r}; products take one format")
-    if p.op not in FACTORED:
-        raise ValueError(f"{p.op} takes no precision; {', '.join(FACTORED + PRODUCTS)} do")
     codes_of(chosen, -(-p.m // p.nb), -(-p.n // p.nb))
     return chosen
 

@@ -20,7 +20,7 @@ from taskla.formats import format_of
 from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, choose_nb
 from taskla.operations import OPERATIONS
-from taskla.precision import PrecisionMap
+from taskla.precision import NAMES, PrecisionMap
 from taskla.refinement import low_format
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Operand",
     "Problem",
     "Routine",
+    "keeps_formats",
     "problem",
     "refuse_too_many_tasks",
 ]
@@ -207,10 +208,13 @@ def problem(
     **options
         Other fields of `Problem`; m and k default to n, nrhs to 1. ``precision`` is that of the
         factors of hpl-mxp, by default fp32; of `FACTORED` a rule for the tiles of A, of `PRODUCTS`
-        one for products: see `taskla.PrecisionMap`.
+        one for products: see `taskla.PrecisionMap`. Of these a format that `type` has anyway, or a
+        wider one, is as none.
 
     Raises
     ------
+    FileNotFoundError
+        When a rule is a file that is not there.
     ValueError
         When there is no such routine, it does not have an option, or a value is not allowed.
     """
@@ -233,7 +237,7 @@ def problem(
         if size < 0:
             raise ValueError(f"{name} is {size}; it must be at least 0")
     if op in FACTORED + PRODUCTS:
-        given["formats"] = _rule(op, given.pop("precision", None))
+        given["formats"] = _rule(op, given.pop("precision", None), np.dtype(TYPES[letter]))
     elif "precision" in allowed:
         given["factors"] = low_format(given.pop("precision", "fp32"), np.dtype(TYPES[letter]))
         if given["factors"] is None:
@@ -242,14 +246,34 @@ def problem(
         nb = choose_nb(max(sizes["n"], sizes["m"]), TYPES[letter], workers)
     if nb < 1:
         raise ValueError(f"nb is {nb}; it must be at least 1")
-    return Problem(op=op, nb=nb, type=letter, **sizes, **given)
+    made = Problem(op=op, nb=nb, type=letter, **sizes, **given)
+    if made.formats is not None and PrecisionMap(made.formats).is_file:
+        # what is wrong with a file is said before anything runs
+        PrecisionMap(made.formats).of_shape(-(-made.m // nb), -(-made.n // nb))
+    return made
 
 
-def _rule(op: str, precision: str | None) -> str | None:
+def keeps_formats(precision: PrecisionMap, dtype: np.dtype[Any]) -> bool:
+    """Whether a rule leaves all tiles of a matrix as they are, by naming its format or a wider one.
+
+    Parameters
+    ----------
+    precision : PrecisionMap
+    dtype : numpy.dtype
+        Of the matrix.
+    """
+    if precision.uniform is None:
+        return False
+    return NAMES.index(precision.uniform) <= NAMES.index(format_of(dtype).name)
+
+
+def _rule(op: str, precision: str | None, dtype: np.dtype[Any]) -> str | None:
     """Return a rule for formats, as it is written; ValueError for one that the routine has not."""
     if precision is None:
         return None
     found = PrecisionMap(precision)
+    if keeps_formats(found, dtype):
+        return None
     if op in PRODUCTS and not (found.uniform or found.needs_norms):
         raise ValueError(f"precision is {precision!r}; products take a format or 'adaptive:1e-6'")
     return str(found)

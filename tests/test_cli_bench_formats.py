@@ -58,6 +58,30 @@ def test_a_band_and_a_file_are_rules_too(tmp_path: Path) -> None:
     assert row["tasks"] > 10
 
 
+def test_precisions_are_a_list_of_which_a_plain_run_may_be_one() -> None:
+    sizes = "-n 60,90 --nb 30 --dtype d --check"
+    rules = ["fp64:1,bf16:rest", "fp64", "adaptive:1e-4"]
+    found = rows(f"potrf {sizes} " + " ".join(f"--precision {rule}" for rule in rules))
+    named = ["fp64:1,bf16:rest", "fp64", "adaptive:0.0001"]
+    assert [(row["n"], row["precision"]) for row in found] == [
+        (n, rule) for n in (60, 90) for rule in named
+    ]
+    assert {row["status"] for row in found} == {"PASSED"}
+    plain = rows(f"potrf {sizes}")
+    for column in ("residual", "precision", "tasks_run"):
+        assert [row[column] for row in found[1::3]] == [row[column] for row in plain]
+        assert [row[column] for row in found[::3]] != [row[column] for row in plain]
+
+
+@pytest.mark.parametrize("op", ["getrf", "gemm"])
+@pytest.mark.parametrize(("dtype", "name"), [("d", "fp64"), ("s", "fp64"), ("c", "fp32")])
+def test_the_format_of_the_type_or_a_wider_one_is_a_plain_run(
+    op: str, dtype: str, name: str
+) -> None:
+    assert problem(op, 40, 16, dtype, precision=name) == problem(op, 40, 16, dtype)
+    assert problem(op, 40, 16, dtype, precision="fp16").formats == "fp16"
+
+
 @pytest.mark.parametrize("op", ["potrf", "getrf", "gesv", "gemm"])
 def test_a_result_that_is_too_wrong_fails(op: str) -> None:
     p = problem(op, 60, 16, "d", precision="adaptive:1e-6")
@@ -85,6 +109,19 @@ def test_what_is_not_allowed_is_said() -> None:
     ]:
         result = run(line)
         assert result.exit_code == 2, result.output
+        assert message in result.stderr
+
+
+def test_all_of_a_list_is_looked_at_before_anything_runs(tmp_path: Path) -> None:
+    small = tmp_path / "small.csv"
+    small.write_text("fp64,fp32\nfp32,fp64\n")
+    for last, code, message in [
+        ("fp63", 2, "rule is 'fp63'"),
+        (small, 2, "small.csv"),
+        (tmp_path / "absent.csv", 1, "absent.csv: No such file"),
+    ]:
+        result = run(f"bench potrf -n 90 --nb 30 --precision fp32 --precision {last} --json")
+        assert (result.exit_code, result.stdout) == (code, "")
         assert message in result.stderr
 
 

@@ -48,6 +48,11 @@ def test_a_run_passes(precision: str | None, pivot: str) -> None:
         )
 
 
+def test_precisions_are_a_list() -> None:
+    found = rows("-n 50 --nb 16 --precision fp16 --precision fp32")
+    assert [row["precision"] for row in found] == ["fp16", "fp32"]
+
+
 def test_the_flops_are_those_of_the_rules() -> None:
     (row,) = rows("-n 300 --nb 64")
     assert row["gflops"] * row["time"] * 1e9 == pytest.approx(2 / 3 * 300**3 + 3 / 2 * 300**2)

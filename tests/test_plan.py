@@ -1,6 +1,7 @@
 import json
 import re
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -396,3 +397,23 @@ def test_the_command_shows_formats() -> None:
     )
     assert row["bytes_by_format"] == {"fp32": row["bytes"]}
     assert "conversions" not in CliRunner().invoke(cli, line).output
+
+
+def test_precisions_of_the_command_are_a_list_of_which_a_plain_one_may_be_one() -> None:
+    def planned(*rules: str) -> list[dict[str, Any]]:
+        line = f"plan potrf -n 400 --nb 100 --ranks 2 --dist row --json {' '.join(rules)}"
+        result = CliRunner().invoke(cli, line.split())
+        return [json.loads(text) for text in result.stdout.splitlines()]
+
+    full, mixed = planned("--precision fp64", "--precision fp64:1,bf16:rest")
+    assert [full] == planned()
+    assert (full["precision"], mixed["precision"]) == ("fp64", "fp64:1,bf16:rest")
+    assert mixed["bytes"] < full["bytes"]
+
+
+def test_a_format_that_the_type_has_is_as_none() -> None:
+    for op in ("getrf", "gemm"):
+        for name in ("fp64", "fp32"):
+            assert plan(op, 64, nb=16, ranks=2, dtype="s", precision=name) == plan(
+                op, 64, nb=16, ranks=2, dtype="s"
+            )

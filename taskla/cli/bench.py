@@ -16,6 +16,7 @@ from taskla.cli.options import (
     grid as read_grid,
     numbers,
     output_options,
+    precision_option,
     size_options,
     terminating,
     usage,
@@ -103,11 +104,10 @@ class Row:
     type=click.Choice(["A", "B", "C"]),
     help="Of gemm, symm, hemm: what stays where it is.  [default: C]",
 )
-@click.option(
-    "--precision",
-    help="Formats of A's tiles (Cholesky, LU and what solves with them, without refinement) or of "
-    "products: fp32, fp64:2,bf16:rest, adaptive:1e-6, FILE; of hpl-mxp's factors, which are "
-    "refined: fp32, bf16, fp16.",
+@precision_option(
+    "Formats of A's tiles (Cholesky, LU and what solves with them, without refinement) or of "
+    "products: fp32, fp64:2,bf16:rest, adaptive:1e-6, FILE; that of --dtype, fp64 say, is a plain "
+    "run. Of hpl-mxp's factors, which are refined: fp32, bf16, fp16."
 )
 @click.option(
     "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
@@ -290,6 +290,7 @@ def _combinations(
     nb: tuple[int, ...] | None,
     dtype: tuple[str, ...],
     pivot: tuple[str, ...] | None,
+    precision: tuple[str, ...],
     engine: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
@@ -313,11 +314,12 @@ def _combinations(
         (threads, name): choose(engine, workers=threads, policy=name, **saved)
         for threads, name in product(workers or (None,), policy)
     }
-    for order, tile, letter, pivoting, which, map_ in product(
-        n, nb or (None,), dtype, pivot or (None,), runs, maps
+    for order, tile, letter, pivoting, rule, which, map_ in product(
+        n, nb or (None,), dtype, pivot or (None,), precision or (None,), runs, maps
     ):
         run = runs[which]
-        p = problem(op, order, tile, letter, run.workers * count, pivot=pivoting, **options)
+        asked = options | {"pivot": pivoting, "precision": rule}
+        p = problem(op, order, tile, letter, run.workers * count, **asked)
         if p.formats is not None and ranks is not None and checked:
             raise ValueError(
                 f"precision is {p.formats!r}, and there are {count} ranks: with a precision "

@@ -23,6 +23,7 @@ __all__ = [
     "grid",
     "numbers",
     "output_options",
+    "precision_option",
     "refuse_same",
     "size_options",
     "terminating",
@@ -259,6 +260,24 @@ _SIZES = (
 def size_options(command: Command) -> Command:
     """Add the sizes and BLAS's letters; all but -n and --dtype are None when not given."""
     return _with(_SIZES, command)
+
+
+def precision_option(text: str) -> Callable[[Command], Command]:
+    """Return what adds ``--precision``, given to the command as a tuple.
+
+    It is repeated where others take a list: a value has commas of its own.
+
+    Parameters
+    ----------
+    text : str
+        What its values are.
+    """
+    return click.option(
+        "--precision",
+        multiple=True,
+        metavar="RULE",
+        help=f"{text} Repeat it for several: --precision fp64 --precision fp32.",
+    )
 
 
 _ENGINE = (

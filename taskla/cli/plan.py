@@ -14,6 +14,7 @@ from taskla.cli.options import (
     grid as read_grid,
     numbers,
     output_options,
+    precision_option,
     size_options,
     usage,
     words,
@@ -65,9 +66,9 @@ SETTINGS = {"op", "type", "n", "nb", "ranks", "pivot", "stationary", "slices", "
     show_default=True,
     help="Whose tasks are counted as run.",
 )
-@click.option(
-    "--precision",
-    help="Of the tiles of A: fp32, fp64:2,bf16:rest, FILE; of products one format.",
+@precision_option(
+    "Of the tiles of A: fp32, fp64:2,bf16:rest, FILE; of products one format. That of --dtype, "
+    "fp64 say, changes nothing."
 )
 @output_options
 @debug_option
@@ -93,7 +94,7 @@ def command(op: str, form: str | None, **choices: Any) -> None:
     """
     rows = _rows(op, **choices)
     if form != "json":
-        rows = (_in_words(row, choices["precision"] is not None) for row in rows)
+        rows = (_in_words(row, bool(choices["precision"])) for row in rows)
     emit(rows, form, SETTINGS)
 
 
@@ -114,13 +115,15 @@ def _rows(
     ranks: tuple[int, ...] | None,
     dist: tuple[str, ...],
     grid: tuple[int, int] | None,
+    precision: tuple[str, ...],
     **options: Any,
 ) -> Iterator[dict[str, Any]]:
     from taskla.plan import plan
 
-    for order, tile, letter, count in product(n, nb or (None,), dtype, ranks or (None,)):
+    for order, tile, letter, count, rule in product(
+        n, nb or (None,), dtype, ranks or (None,), precision or (None,)
+    ):
+        how = options | {"dist": dist, "grid": grid, "precision": rule}
         with usage():
-            rows = plan(
-                op, order, ranks=count, dist=dist, grid=grid, nb=tile, dtype=letter, **options
-            )
+            rows = plan(op, order, ranks=count, nb=tile, dtype=letter, **how)
         yield from map(asdict, rows)
