@@ -247,6 +247,8 @@ def problem(
     if nb < 1:
         raise ValueError(f"nb is {nb}; it must be at least 1")
     made = Problem(op=op, nb=nb, type=letter, **sizes, **given)
+    if made.formats is not None and made.stationary != "C":
+        raise ValueError(f"stationary is {made.stationary!r}; with a precision it must be 'C'")
     if made.formats is not None and PrecisionMap(made.formats).is_file:
         # what is wrong with a file is said before anything runs
         PrecisionMap(made.formats).of_shape(-(-made.m // nb), -(-made.n // nb))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from test_cli_mpi import errors, objects, program
 
 import taskla as tla
 from taskla.cli import main
@@ -35,6 +36,9 @@ CASES = [
 ]
 
 
+SOLVING = ("potrs", "posv", "getrs", "gesv")
+
+
 @pytest.mark.parametrize(("op", "pivot"), CASES)
 @pytest.mark.parametrize("precision", ["adaptive:1e-4", "fp32"])
 def test_results_are_checked_against_their_tolerance(
@@ -46,6 +50,42 @@ def test_results_are_checked_against_their_tolerance(
         assert row["status"] == "PASSED"
         assert row["precision"] == ("adaptive:0.0001" if "a" in precision else "fp32")
         assert 0 < row["residual"] <= (3 if "a" in precision else 30)
+
+
+@pytest.mark.xdist_group("mpi")
+def test_ranks_find_the_errors_that_one_process_finds() -> None:
+    calls = [f"{op}{f' --pivot {pivot}' if pivot else ''}" for op, pivot in CASES]
+    # more columns than there are probes, and fewer; other triangles, sides and shapes
+    calls = [f"{call} --nrhs 40" if call[:5] in SOLVING else call for call in calls]
+    calls += ["posv --uplo U --nrhs 3", "potrf --uplo U", "getrf -m 60", "getrf -m 120", "gesv"]
+    calls += ["getrs --trans C", "gemm -m 70 -k 33 --transa T", "symm --side R --uplo U -m 40"]
+    rules = "--precision adaptive:1e-4 --precision fp32 --precision fp64"
+    lines = [f"{call} -n 90 --nb 16 --dtype d,z --check {rules}" for call in calls]
+    done = program(3, "many", *(f"bench {line} --json --warmup 0" for line in lines))
+    *found, codes = objects(done)
+    assert errors(done) == []
+    assert codes == [0] * len(lines)
+    alone = [row for line in lines for row in rows(line)]
+    for row, one in zip(found, alone, strict=True):
+        names = ("op", "type", "pivot", "precision", "status")
+        assert [row[name] for name in names] == [one[name] for name in names]
+        assert (row["ranks"], one["ranks"]) == (3, 1)
+        if row["precision"] != "fp64":
+            # an estimate by 8 probes; errors are spread over all of the matrix
+            assert row["residual"] == pytest.approx(one["residual"], rel=0.4), row["op"]
+
+
+@pytest.mark.xdist_group("mpi")
+def test_ranks_find_what_is_wrong() -> None:
+    rules = "--precision adaptive:1e-6 --precision fp32"
+    lines = [
+        f"bench {op}{f' --pivot {pivot}' if pivot else ''} -n 90 --nb 16 --check {rules} --json"
+        for op, pivot in CASES
+    ]
+    done = program(3, "wrong", *lines)
+    *found, codes = objects(done)
+    assert codes == [2] * len(CASES)
+    assert {row["status"] for row in found} == {"FAILED"}
 
 
 def test_a_band_and_a_file_are_rules_too(tmp_path: Path) -> None:
@@ -106,6 +146,8 @@ def test_what_is_not_allowed_is_said() -> None:
         ("bench potrf -n 10 --precision fp33", "rule is 'fp33'; allowed: a format"),
         ("bench potrf -n 10 --precision adaptive", "needs a tolerance"),
         ("bench gemm -n 10 --precision fp64:1,fp32:rest", "products take a format"),
+        ("bench gemm -n 10 --precision fp64,fp32", "rule is 'fp64,fp32'; allowed: a format"),
+        ("bench symm -n 10 --precision fp32 --stationary A", "with a precision it must be 'C'"),
     ]:
         result = run(line)
         assert result.exit_code == 2, result.output

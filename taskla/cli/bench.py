@@ -238,7 +238,7 @@ def _rows(
     with usage():
         if ranks is not None and trace is None:
             _refuse_energy(ranks, energy)
-        combinations = list(_combinations(op, ranks, checked=checked, **choices))
+        combinations = list(_combinations(op, ranks, **choices))
         if choices["checkpoint"] is not None:
             _refuse_repeats(len(combinations), repeat, warmup)
         source = find(energy)
@@ -299,7 +299,6 @@ def _combinations(
     slices: int | None,
     checkpoint: str | None,
     checkpoint_every: int | None,
-    checked: bool,
     **options: Any,
 ) -> Iterator[tuple[Problem, ThreadsEngine | MPIEngine, Distribution]]:
     from taskla.cli.engine import choose
@@ -320,11 +319,6 @@ def _combinations(
         run = runs[which]
         asked = options | {"pivot": pivoting, "precision": rule}
         p = problem(op, order, tile, letter, run.workers * count, **asked)
-        if p.formats is not None and ranks is not None and checked:
-            raise ValueError(
-                f"precision is {p.formats!r}, and there are {count} ranks: with a precision "
-                "results are checked on one rank only; leave out --check"
-            )
         if ranks is None:
             _refuse_too_large(p)
         refuse_too_many_tasks(p)

@@ -2,7 +2,8 @@
 
 Residuals are relative errors in the Frobenius norm, in units of the tolerance that the formats
 follow from, of which three are allowed; where none was given, of the unit roundoff of the lowest
-format in use, of which 30 are allowed, LAPACK's limit: a factorisation may let errors grow.
+format in use, of which 30 are allowed, LAPACK's limit: a factorisation may let errors grow. What
+many ranks share is checked by `taskla.cli.checks_formats_tiled`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from taskla.matrix import TiledMatrix
 from taskla.precision import PrecisionMap
 from taskla.routines import ALPHA, BETA, PRODUCTS, Problem
 
-__all__ = ["check_formats"]
+__all__ = ["check_formats", "relative", "square", "verdict"]
 
 Array = NDArray[Any]
 
@@ -39,22 +40,38 @@ def check_formats(
         error = _lu(p, was["A"], made["A"], outcome)
     else:
         error = _solution(p, was, made["B"])
+    return verdict(p, error, made["A"])
+
+
+def verdict(p: Problem, error: float, A: TiledMatrix) -> tuple[float, bool]:
+    """Return a relative error in its unit, and whether it passes.
+
+    Parameters
+    ----------
+    p : Problem
+    error : float
+        In the Frobenius norm.
+    A : TiledMatrix
+        After the call; whose tiles have formats, if any have.
+    """
     assert p.formats is not None
     precision = PrecisionMap(p.formats)
     if precision.tol is not None:
         return error / precision.tol, bool(error <= 3 * precision.tol)
-    names = [precision.uniform] if precision.uniform else np.unique(made["A"].format_map).tolist()
+    names = [precision.uniform] if precision.uniform else np.unique(A.format_map).tolist()
     # no tile is wider than the matrix
     least = format_of(p.dtype).unit_roundoff
     unit = max(least, *(FORMATS[str(name)].unit_roundoff for name in names))
     return error / unit, bool(error <= 30 * unit)
 
 
-def _relative(square: float, scale: float) -> float:
-    return 0.0 if square == 0 else float(np.divide(np.sqrt(square), scale))
+def relative(squares: float, scale: float) -> float:
+    """Return the root of a sum of squares over a scale; what is exact is right at any scale."""
+    return 0.0 if squares == 0 else float(np.divide(np.sqrt(squares), scale))
 
 
-def _square(a: Array) -> float:
+def square(a: Array) -> float:
+    """Return the sum of squares of the entries."""
     return float((np.abs(a).astype(np.float64) ** 2).sum())
 
 
@@ -64,8 +81,8 @@ def _cholesky(p: Problem, A: Known, made: TiledMatrix) -> float:
         L = L.conj().T
     total = 0.0
     for s in strips(p.n):
-        total += _square(A.rows(s) - L[s] @ L.conj().T)
-    return _relative(total, A.norm("F"))
+        total += square(A.rows(s) - L[s] @ L.conj().T)
+    return relative(total, A.norm("F"))
 
 
 def _lu(p: Problem, A: Known, made: TiledMatrix, piv: Array) -> float:
@@ -75,14 +92,14 @@ def _lu(p: Problem, A: Known, made: TiledMatrix, piv: Array) -> float:
         L = np.tril(LU[s, : p.m], s.start - 1)
         inside = np.arange(s.start, min(s.stop, L.shape[1]))
         L[inside - s.start, inside] = 1
-        total += _square(A.rows(order[s]) - L @ U)
-    return _relative(total, A.norm("F"))
+        total += square(A.rows(order[s]) - L @ U)
+    return relative(total, A.norm("F"))
 
 
 def _solution(p: Problem, was: dict[str, Known], made: TiledMatrix) -> float:
     X = made.to_array()
     residual = was["B"].dense() - was["A"].times(X, p.trans)
-    return _relative(_square(residual), was["A"].norm("F") * float(np.linalg.norm(X)))
+    return relative(square(residual), was["A"].norm("F") * float(np.linalg.norm(X)))
 
 
 def _product(p: Problem, was: dict[str, Known], made: TiledMatrix) -> float:
@@ -96,4 +113,4 @@ def _product(p: Problem, was: dict[str, Known], made: TiledMatrix) -> float:
         product = A.times(B.times(X)) if p.side == "L" else B.times(A.times(X))
     difference = made.to_array() @ X - ALPHA * product - BETA * C.times(X)
     scale = abs(ALPHA) * A.norm("F") * B.norm("F") + abs(BETA) * C.norm("F")
-    return _relative(_square(difference) / max(X.shape[1], 1), scale)
+    return relative(square(difference) / max(X.shape[1], 1), scale)

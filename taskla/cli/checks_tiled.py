@@ -24,7 +24,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_random import random_block
 from taskla.routines import ALPHA, BETA, Problem
 
-__all__ = ["PROBES", "check"]
+__all__ = ["PROBES", "Case", "check"]
 
 Array = NDArray[Any]
 Verdict = tuple[float, float]
@@ -52,13 +52,19 @@ def check(
     ranks : Ranks
         Those that share the matrices; all of them call this.
     """
-    residual, limit = _CHECKS[p.op](_Case(p, matrices, outcome, seed, engine, ranks))
+    residual, limit = _CHECKS[p.op](Case(p, matrices, outcome, seed, engine, ranks))
     # processors may differ in the last bit
     return ranks.share((residual, bool(residual <= limit)))
 
 
-class _Case:
-    """A call to be checked."""
+class Case:
+    """A call to be checked.
+
+    Parameters
+    ----------
+    p, matrices, outcome, seed, engine, ranks
+        As of `check`.
+    """
 
     def __init__(
         self,
@@ -120,7 +126,7 @@ def _norm1(a: Array) -> float:
 # -- factorisations: || (A - L U) Z ||_1 / (|| A ||_1 n eps) ---------------------------------------
 
 
-def _potrf(c: _Case) -> Verdict:
+def _potrf(c: Case) -> Verdict:
     A, Z = c.was("A"), c.probe(c.p.n)
     factor = c.made("A", c.triangle())
     first, second = ("C", "N") if c.p.uplo == "L" else ("N", "C")
@@ -128,7 +134,7 @@ def _potrf(c: _Case) -> Verdict:
     return _ratio(_norm1(R), A.norm() * c.p.n * c.eps), 60
 
 
-def _getrf(c: _Case) -> Verdict:
+def _getrf(c: Case) -> Verdict:
     p, A, Z = c.p, c.was("A"), c.probe(c.p.n)
     UZ = c.made("A", "upper").times(Z)
     rows = min(p.m, p.n)
@@ -142,7 +148,7 @@ def _getrf(c: _Case) -> Verdict:
 # -- solutions: || (B - A X) Z ||_1 / (|| A ||_1 || X ||_1 n eps) ----------------------------------
 
 
-def _solution(c: _Case) -> Verdict:
+def _solution(c: Case) -> Verdict:
     p, A, X = c.p, c.was("A"), c.made("B")
     Z = c.probe(X.n)
     R = c.was("B").times(Z) - A.times(X.times(Z), p.trans)
@@ -150,13 +156,13 @@ def _solution(c: _Case) -> Verdict:
     return _ratio(_norm1(R), size * X.norm() * p.n * c.eps), 60
 
 
-def _hpl_mxp(c: _Case) -> Verdict:
+def _hpl_mxp(c: Case) -> Verdict:
     A, one = c.was("A"), np.eye(1, dtype=c.p.dtype)
     x, b = c.made("B").times(one), c.was("B").times(one)
     return hpl_mxp(c.p, b - A.times(x), A.norm("I"), x, b, c.outcome)
 
 
-def _trsm(c: _Case) -> Verdict:
+def _trsm(c: Case) -> Verdict:
     p, A, X = c.p, c.was("A"), c.made("B")
     Z = c.probe(X.n)
     left = p.side == "L"
@@ -169,7 +175,7 @@ def _trsm(c: _Case) -> Verdict:
 # -- inverses: || (I - A X) Z ||_1 / (|| A ||_1 || X ||_1 n eps) -----------------------------------
 
 
-def _inverse(c: _Case) -> Verdict:
+def _inverse(c: Case) -> Verdict:
     p, A, Z = c.p, c.was("A"), c.probe(c.p.n)
     potri = p.op == "potri"
     X = c.made("A", "hermitian" if potri else c.triangle(), unit=not potri and p.diag == "U")
@@ -180,7 +186,7 @@ def _inverse(c: _Case) -> Verdict:
 # -- products: || (C - Cref) Z ||_F / (bound eps), as on one rank ----------------------------------
 
 
-def _verdict(c: _Case, C: Spread, expected: Callable[[Array], Array], bound: float) -> Verdict:
+def _verdict(c: Case, C: Spread, expected: Callable[[Array], Array], bound: float) -> Verdict:
     Z = c.probe(C.n, together=True)
     return _ratio(float(np.linalg.norm(C.times(Z) - expected(Z))), bound * c.eps), 3
 
@@ -190,7 +196,7 @@ def _bound(k: int, A: Spread, B: Spread, C: Spread | None = None) -> float:
     return float(product + (2 * abs(BETA) * C.norm("F") if C else 0))
 
 
-def _gemm(c: _Case) -> Verdict:
+def _gemm(c: Case) -> Verdict:
     p, A, B, C = c.p, c.was("A"), c.was("B"), c.was("C")
 
     def expected(Z: Array) -> Array:
@@ -199,7 +205,7 @@ def _gemm(c: _Case) -> Verdict:
     return _verdict(c, c.made("C"), expected, _bound(p.k, A, B, C))
 
 
-def _symm(c: _Case) -> Verdict:
+def _symm(c: Case) -> Verdict:
     p, A, B, C = c.p, c.was("A"), c.was("B"), c.was("C")
 
     def expected(Z: Array) -> Array:
@@ -209,7 +215,7 @@ def _symm(c: _Case) -> Verdict:
     return _verdict(c, c.made("C"), expected, _bound(p.order, A, B, C))
 
 
-def _rank_k(c: _Case) -> Verdict:
+def _rank_k(c: Case) -> Verdict:
     p, A, C = c.p, c.was("A"), c.was("C")
     flipped = "T" if p.op == "syrk" else "C"
     first, second = (flipped, "N") if p.trans == "N" else ("N", flipped)
@@ -221,7 +227,7 @@ def _rank_k(c: _Case) -> Verdict:
     return _verdict(c, result, expected, _bound(p.k, A, A, C))
 
 
-def _trmm(c: _Case) -> Verdict:
+def _trmm(c: Case) -> Verdict:
     p, A, B = c.p, c.was("A"), c.was("B")
 
     def expected(Z: Array) -> Array:
@@ -231,7 +237,7 @@ def _trmm(c: _Case) -> Verdict:
     return _verdict(c, c.made("B"), expected, _bound(p.order, A, B))
 
 
-def _lauum(c: _Case) -> Verdict:
+def _lauum(c: Case) -> Verdict:
     p, A = c.p, c.was("A")
     first, second = ("N", "C") if p.uplo == "L" else ("C", "N")
 
@@ -245,13 +251,13 @@ def _lauum(c: _Case) -> Verdict:
 # -- norms: relative error in units of n eps -------------------------------------------------------
 
 
-def _norm(c: _Case) -> Verdict:
+def _norm(c: Case) -> Verdict:
     p = c.p
     expected = c.was("A").norm(p.norm)
     return _ratio(abs(c.outcome - expected), expected * max(p.m, p.n) * c.eps), 3
 
 
-_CHECKS: dict[str, Callable[[_Case], Verdict]] = {
+_CHECKS: dict[str, Callable[[Case], Verdict]] = {
     "potrf": _potrf,
     "potrs": _solution,
     "posv": _solution,

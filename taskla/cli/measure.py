@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskla import energy, programs
-from taskla.cli import checks_tiled
+from taskla.cli import checks_formats_tiled, checks_tiled
 from taskla.cli.checks import check
 from taskla.cli.checks_formats import check_formats
 from taskla.cli.generate import matrices
@@ -237,11 +237,10 @@ def _check(
     engine: Engine,
     ranks: Ranks | None,
 ) -> tuple[float, bool]:
-    if p.formats is not None:
-        return check_formats(p, operands, outcome, seed)
     if ranks is None:
-        return check(p, operands, outcome, seed)
-    return checks_tiled.check(p, operands, outcome, seed, engine, ranks)
+        return (check if p.formats is None else check_formats)(p, operands, outcome, seed)
+    on_ranks = checks_tiled.check if p.formats is None else checks_formats_tiled.check_formats
+    return on_ranks(p, operands, outcome, seed, engine, ranks)
 
 
 def _read(source: energy.Source) -> dict[str, float]:
