@@ -340,7 +340,8 @@ class DaskEngine(Engine):
         shapes = odd_shapes(graph, given)
         journal = self._recording_journal()
         noted_by = None if journal is None else journal.name
-        made = tasks(coarse, token, rowwise, self._sent_policy, self.fuse, initial, checked, shapes, noted_by)
+        how = self._sent_policy, self.fuse
+        made = tasks(coarse, token, rowwise, *how, initial, checked, shapes, noted_by)
         if journal is not None and self.client is not None:
             about = token, coarse, self.fuse, initial, submitted
             journal.submitted(self.client, *about, **self._described(maps))
