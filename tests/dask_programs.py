@@ -79,6 +79,25 @@ def killed() -> None:
         assert 0 < engine.recomputed <= tasks // 3 + 7
 
 
+def only() -> None:
+    """The only worker is killed amid a factorisation, and its nanny starts it again."""
+    with (
+        cluster(n_workers=1, threads_per_worker=1) as workers,
+        Client(workers) as client,
+        tla.engine("dask", client=client),
+    ):
+        A = tla.TiledMatrix.random((2000, 2000), nb=100, kind="spd", uplo="lower", seed=7)
+        a = A.to_array(fill="symmetric")
+        tla.potrf(A)
+        L = A.persist()
+        wait(future(client, L.where[4, 4].key), timeout=PATIENCE)
+        (pid,) = client.run(os.getpid).values()
+        os.kill(pid, signal.SIGKILL)
+        wait(L, timeout=PATIENCE)
+        x = L.to_array()
+        assert np.abs(x @ x.T - a).max() / np.abs(a).max() < 1e-13
+
+
 def busy() -> None:
     """Many short tasks under a map of shared columns: none is stolen, none is done twice."""
 

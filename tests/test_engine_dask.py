@@ -90,7 +90,8 @@ def test_ranks_are_shared_out_to_the_workers_that_there_are() -> None:
     ranks.remove("b")
     ranks.remove("c")
     assert ranks.worker(0) is None
-    assert ranks.add("d") == []
+    # tasks that are pinned to those that have left are its own
+    assert ranks.add("d") == [0, 1, 2, 3, 4]
     assert ranks.worker(3) == "d"
 
 
@@ -224,6 +225,11 @@ def test_an_engine_without_a_client_brings_a_cluster_and_takes_it_away() -> None
 
 def test_a_killed_worker_costs_no_more_than_its_own_work() -> None:
     done = program("killed")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_program_goes_on_when_its_only_worker_comes_back() -> None:
+    done = program("only")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

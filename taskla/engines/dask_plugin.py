@@ -32,9 +32,11 @@ class Ranks:
 
     def worker(self, rank: int) -> str | None:
         """Return the worker of a rank; None if there is none at all."""
-        if rank not in self._worker and self._ranks:
+        if not self._ranks:
+            return None
+        if rank not in self._worker:
             self._give(rank)
-        return self._worker.get(rank)
+        return self._worker[rank]
 
     def _give(self, rank: int) -> None:
         # of those that have the fewest the one that came first
@@ -64,10 +66,9 @@ class Ranks:
     def remove(self, worker: str) -> list[int]:
         """Take note that a worker has left; return the ranks that are now elsewhere."""
         moved = sorted(self._ranks.pop(worker, ()))
-        for rank in moved:
-            del self._worker[rank]
-            if self._ranks:
-                self._give(rank)
+        # those of the last one wait for the next that comes: tasks are pinned to one that is gone
+        for rank in moved if self._ranks else ():
+            self._give(rank)
         return moved
 
 
@@ -93,6 +94,8 @@ class Tasks:
         self.progress = Progress()
         self.recomputed = 0
         self._about: dict[Hashable, About] = {}
+        # tasks of Dask's that are pinned beside ours
+        self._beside: dict[Hashable, About] = {}
         self._done: dict[Hashable, int] = {}
 
     # -- where tasks run ---------------------------------------------------------------------------
@@ -132,12 +135,14 @@ class Tasks:
             if about_it or ts.state != "released" or ts.worker_restrictions:
                 continue
             self._place(ts, about, about.priority - 0.5)
+            self._beside[ts.key] = about
             stack += ts.dependencies
 
     def _place_result(self, ts: Any, about: About) -> None:
         """Have tiles taken apart where they are, when nothing else is to be done there."""
         if ts.prefix.name == "tile" and ts.state == "released" and not ts.worker_restrictions:
             self._place(ts, about, LAST)
+            self._beside[ts.key] = about
 
     def _pin(self, ts: Any, about: About) -> None:
         worker = self.ranks.worker(about.rank)
@@ -154,7 +159,7 @@ class Tasks:
 
     def _moved(self, ranks: list[int]) -> None:
         moved = set(ranks)
-        for key, about in self._about.items():
+        for key, about in (*self._about.items(), *self._beside.items()):
             ts = self._scheduler.tasks.get(key)
             if about.rank in moved and ts is not None and ts.state != "processing":
                 self._pin(ts, about)
@@ -162,6 +167,7 @@ class Tasks:
     def restart(self, scheduler: Any) -> None:
         """Forget all tasks."""
         self._about.clear()
+        self._beside.clear()
         self._done.clear()
 
     # -- what became of them -----------------------------------------------------------------------
@@ -172,6 +178,8 @@ class Tasks:
         """Keep account of what became of a task of ours."""
         about = self._about.get(key)
         if about is None:
+            if finish == "forgotten":
+                self._beside.pop(key, None)
             return
         if finish == "forgotten":
             del self._about[key]
