@@ -135,7 +135,7 @@ def test_python_m_taskla_is_the_command() -> None:
         ("bench potrf -n 20000 --nb 1", 2, "1.3e+12 tile tasks, and 2e+07 is the limit; nb from"),
         ("bench potrf -n 9000000 --nb 9999", 2, "GB, and the memory is "),
         ("plan potrf -n 1000000 --nb 100", 2, "1.7e+11 tile tasks, and 2e+07 is the limit; nb"),
-        ("bench potrf -n 10 --engine dask", 2, "engine is 'dask'; allowed: threads, mpi"),
+        ("bench potrf -n 10 --engine gpu", 2, "engine is 'gpu'; allowed: threads, mpi, dask"),
         ("bench potrf -n 10 --policy fifo", 2, "policy 'fifo' does not exist; there are eager"),
         ("bench potrf -n 10 --dist sbd", 2, "distribution 'sbd' does not exist; there are 2dbc"),
         ("bench potrf -n 10 --grid 2x2", 2, "grid is 2x2, which has 4 ranks, and ranks is 1"),

@@ -165,6 +165,7 @@ def test_the_commands_of_a_page_run(page: str) -> None:
     ("line", "code", "message"),
     [
         ("bench potrf -n 10 --engine threads", 2, "engine is 'threads', which is one process"),
+        ("bench potrf -n 10 --engine dask", 2, "starts its own processes, and there are 3 ranks"),
         ("bench potrv -n 10", 2, "no operation 'potrv'; did you mean potrs?"),
         ("bench potrf", 2, "Missing option '-n'."),
         ("bench potrf -n 10 --dist sbc --grid 2x2", 2, "grid"),

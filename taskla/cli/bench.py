@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -26,12 +26,16 @@ from taskla.cli.ranks import Ranks, current, say
 from taskla.cli.table import emit
 
 if TYPE_CHECKING:
+    from taskla.cli.measure import Measured
+    from taskla.cli.on_dask import OnDask
     from taskla.distributions import Distribution
     from taskla.energy import Source
     from taskla.engines.mpi import MPIEngine
     from taskla.engines.threads import ThreadsEngine
     from taskla.routines import Problem
     from taskla.traces import Recorder
+
+    Runner: TypeAlias = ThreadsEngine | MPIEngine | OnDask
 
 __all__ = ["Row", "command"]
 
@@ -81,7 +85,7 @@ class Row:
     tasks: int | None
     tasks_run: int | None
     messages: int
-    pivot_messages: int
+    pivot_messages: int | None
     bytes_sent: int
     residual: float | None
     status: str | None
@@ -110,13 +114,16 @@ class Row:
     "run. Of hpl-mxp's factors, which are refined: fp32, bf16, fp16."
 )
 @click.option(
-    "--engine", help="What runs the tasks.  [default: threads; of several ranks of a job mpi]"
+    "--engine",
+    help="What runs the tasks: threads, mpi, dask.  [default: threads; of several ranks of a job "
+    "mpi]",
 )
 @click.option(
     "--workers",
     type=numbers(1),
     metavar="LIST",
-    help="Threads, of each rank.  [default: usable cores, shared by the ranks on them]",
+    help="Threads, of each rank; of Dask processes with a thread each.  [default: usable cores, "
+    "shared by the ranks on them]",
 )
 @click.option(
     "--policy",
@@ -130,9 +137,8 @@ class Row:
     "--dist",
     type=words(),
     metavar="LIST",
-    default="2dbc",
-    show_default=True,
-    help="Which rank owns which tile: see taskla distributions; all is all for so many ranks.",
+    help="Which rank owns which tile: see taskla distributions; all is all for so many ranks.  "
+    "[default: 2dbc; on Dask col]",
 )
 @click.option("--grid", type=read_grid, metavar="PxQ", help="Of the ranks.  [default: squarest]")
 @click.option(
@@ -193,20 +199,25 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     together, rank 0 prints, times run from a common start to the last rank's end, and matrices are
     placed as taskla plan has them. What no rank can hold is checked on thin random probes.
 
+    With --engine dask a cluster of this machine is started, on the loopback interface, whose worker
+    processes are the ranks. Times run until the results are on the workers, from where they are
+    brought to be checked. hpl-mxp and checkpoints are not for Dask.
+
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
     the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
     (energy-delay product, joules times seconds), energy (whether these are measured, modelled or
     unavailable), tasks (on tiles), tasks_run (those that ran: neighbouring tasks are fused, several
     tiles in one kernel call; on ranks with those that add up sums and interchange rows between
-    them), messages and bytes_sent (between ranks, in one run; of one rank none), pivot_messages
-    (those of row interchanges, apart), stationary (of products) and slices (of 2.5D distributions),
-    precision (the format of the tiles: fp32, fp64; the rule of --precision; of hpl-mxp the format
-    of the factors), compression (that of the tiles: none, all are dense), residual and status (with
-    --check: PASSED up to 60 for factorisations and solutions, up to 3 for products and norms, else
-    FAILED; with --precision relative errors in units of the tolerance, PASSED up to 3, or, where
-    there is none, of the unit roundoff of the lowest format, PASSED up to 30). 16 and 8 bits are
-    emulated in fp32, but for bf16 where taskla info says so. A run resumed from a checkpoint has no
-    time.
+    them; on Dask its tasks, each of many tile tasks), messages and bytes_sent (between ranks, in
+    one run; of one rank none; on Dask workers' answers to one another, of one value or several),
+    pivot_messages (those of row interchanges, apart; Dask does not tell), stationary (of products)
+    and slices (of 2.5D distributions), precision (the format of the tiles: fp32, fp64; the rule of
+    --precision; of hpl-mxp the format of the factors), compression (that of the tiles: none, all
+    are dense), residual and status (with --check: PASSED up to 60 for factorisations and solutions,
+    up to 3 for products and norms, else FAILED; with --precision relative errors in units of the
+    tolerance, PASSED up to 3, or, where there is none, of the unit roundoff of the lowest format,
+    PASSED up to 30). 16 and 8 bits are emulated in fp32, but for bf16 where taskla info says so. A
+    run resumed from a checkpoint has no time.
     The exit code is the number of failures, at most 100.
     """
     failures = 0
@@ -231,22 +242,24 @@ def _rows(
     energy: str,
     **choices: Any,
 ) -> Iterator[Row]:
+    from taskla.cli.on_dask import OnDask
     from taskla.energy import find, measure_idle
 
     ranks = current()
     # all of them, before hours of work: the last may be impossible
+    dask = choices["engine"] == "dask"
     with usage():
-        if ranks is not None and trace is None:
+        if trace is None and (dask or ranks is not None):
             _refuse_energy(ranks, energy)
         combinations = list(_combinations(op, ranks, **choices))
         if choices["checkpoint"] is not None:
             _refuse_repeats(len(combinations), repeat, warmup)
         source = find(energy)
     recorder = None if trace is None else _recorder(trace, ranks)
-    if source.meters and ranks is None:
+    if source.meters and ranks is None and not dask:
         measure_idle(source.meters, _IDLE)
     how: dict[str, Any] = {"seed": seed, "checked": checked, "repeat": repeat, "warmup": warmup}
-    how |= {"source": source, "recorder": recorder, "ranks": ranks}
+    how |= {"source": source, "energy": energy, "recorder": recorder, "ranks": ranks}
     try:
         with terminating():
             for p, engine, map_ in combinations:
@@ -255,6 +268,9 @@ def _rows(
         # what ran before an error or Ctrl-C is worth looking at
         if recorder is not None and recorder.path is not None:
             recorder.save()
+        for _, engine, _ in combinations:
+            if isinstance(engine, OnDask):
+                engine.close()
 
 
 def _refuse_repeats(combinations: int, repeat: int, warmup: int) -> None:
@@ -266,11 +282,12 @@ def _refuse_repeats(combinations: int, repeat: int, warmup: int) -> None:
         )
 
 
-def _refuse_energy(ranks: Ranks, energy: str) -> None:
+def _refuse_energy(ranks: Ranks | None, energy: str) -> None:
     if energy not in ("auto", "off"):
+        where = "the engine is 'dask'" if ranks is None else f"there are {ranks.ranks} ranks"
         raise ValueError(
-            f"energy is {energy!r}, and there are {ranks.ranks} ranks, whose joules are in a trace "
-            "only: give trace, or auto or off"
+            f"energy is {energy!r}, and {where}, whose joules are in a trace only: give trace, or "
+            "auto or off"
         )
 
 
@@ -294,37 +311,56 @@ def _combinations(
     engine: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
-    dist: tuple[str, ...],
+    dist: tuple[str, ...] | None,
     grid: tuple[int, int] | None,
     slices: int | None,
     checkpoint: str | None,
     checkpoint_every: int | None,
     **options: Any,
-) -> Iterator[tuple[Problem, ThreadsEngine | MPIEngine, Distribution]]:
-    from taskla.cli.engine import choose
+) -> Iterator[tuple[Problem, Runner, Distribution]]:
+    from taskla.cli.on_dask import OnDask
     from taskla.cli.placing import refuse_too_large
     from taskla.plan import chosen_maps
     from taskla.routines import problem, refuse_too_many_tasks
 
-    count = 1 if ranks is None else ranks.ranks
-    maps = chosen_maps(dist, count, grid, slices, sliced=op == "potrf")
     saved = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-    runs = {
-        (threads, name): choose(engine, workers=threads, policy=name, **saved)
-        for threads, name in product(workers or (None,), policy)
-    }
-    for order, tile, letter, pivoting, rule, which, map_ in product(
-        n, nb or (None,), dtype, pivot or (None,), precision or (None,), runs, maps
+    runs = _runners(op, engine, workers, policy, saved)
+    names = dist or (("col",) if engine == "dask" else ("2dbc",))
+    maps = {run: chosen_maps(names, run.ranks, grid, slices, op == "potrf") for run in runs}
+    for order, tile, letter, pivoting, rule, run in product(
+        n, nb or (None,), dtype, pivot or (None,), precision or (None,), runs
     ):
-        run = runs[which]
         asked = options | {"pivot": pivoting, "precision": rule}
-        p = problem(op, order, tile, letter, run.workers * count, **asked)
+        if tile is None and isinstance(run, OnDask):
+            tile = run.tile_size(max(order, options["m"] or 0), letter)
+        p = problem(op, order, tile, letter, run.workers * run.ranks, **asked)
         if ranks is None:
             _refuse_too_large(p)
         refuse_too_many_tasks(p)
-        if ranks is not None:
-            refuse_too_large(p, map_, run, ranks)
-        yield p, run, map_
+        for map_ in maps[run]:
+            if ranks is not None and not isinstance(run, OnDask):
+                refuse_too_large(p, map_, run, ranks)
+            yield p, run, map_
+
+
+def _runners(
+    op: str,
+    engine: str | None,
+    workers: tuple[int, ...] | None,
+    policy: tuple[str, ...],
+    saved: dict[str, Any],
+) -> list[Runner]:
+    """Return what runs the combinations: one for each number of workers and policy."""
+    if engine == "dask":
+        from taskla.cli.on_dask import on_dask
+
+        return [*on_dask(op, workers, policy, **saved)]
+    from taskla.cli.engine import choose
+
+    return [
+        choose(engine, ["dask"], workers=threads, policy=name, **saved)
+        for threads, name in product(workers or (None,), policy)
+    ]
 
 
 def _context(p: Problem, map_: Distribution) -> dict[str, Any]:
@@ -356,28 +392,47 @@ def _refuse_too_large(p: Problem) -> None:
         )
 
 
+def _measured(
+    p: Problem,
+    engine: Runner,
+    map_: Distribution,
+    *,
+    source: Source,
+    energy: str,
+    recorder: Recorder | None,
+    ranks: Ranks | None,
+    **how: Any,
+) -> Measured:
+    from taskla.cli.measure import measure
+    from taskla.cli.on_dask import OnDask
+    from taskla.cli.placing import maps
+
+    if isinstance(engine, OnDask):
+        return engine.measure(p, maps(p, map_), recorder, energy, **how)
+    where = None if ranks is None else maps(p, map_)
+    return measure(p, engine, source, recorder, ranks, where, **how)
+
+
 def _row(
     p: Problem,
-    engine: ThreadsEngine | MPIEngine,
+    engine: Runner,
     map_: Distribution,
     *,
     source: Source,
     recorder: Recorder | None,
-    ranks: Ranks | None,
     checked: bool,
     **how: Any,
 ) -> Row:
     from numpy.linalg import LinAlgError
 
-    from taskla.cli.measure import Measured, measure
-    from taskla.cli.placing import maps
+    from taskla.cli.measure import Measured
 
     if recorder is not None:
         recorder.context = _context(p, map_)
     measured, status = Measured(), None
-    where = None if ranks is None else maps(p, map_)
+    how |= {"source": source, "recorder": recorder, "checked": checked}
     try:
-        measured = measure(p, engine, source, recorder, ranks, where, checked=checked, **how)
+        measured = _measured(p, engine, map_, **how)
         if checked:
             status = "PASSED" if measured.passed else "FAILED"
     except LinAlgError as error:

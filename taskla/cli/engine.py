@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from taskla import engines
@@ -15,13 +16,17 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 
-def choose(name: str | None, **options: Any) -> ThreadsEngine | MPIEngine:
+def choose(
+    name: str | None, others: Sequence[str] = (), **options: Any
+) -> ThreadsEngine | MPIEngine:
     """Return an engine; where ranks run the command together, one for all of them.
 
     Parameters
     ----------
     name : str or None
         Default: "threads", and "mpi" for more ranks than one.
+    others : sequence of str
+        Names that the command knows beside these.
     **options
         Of the engine.
 
@@ -31,7 +36,7 @@ def choose(name: str | None, **options: Any) -> ThreadsEngine | MPIEngine:
         When there is no such engine, or it is not for as many ranks as there are.
     """
     if name not in (None, "threads", "mpi"):
-        raise ValueError(f"engine is {name!r}; allowed: threads, mpi")
+        raise ValueError(f"engine is {name!r}; allowed: {', '.join(['threads', 'mpi', *others])}")
     ranks = current()
     count = 1 if ranks is None else ranks.ranks
     if name == "threads" and count > 1:

@@ -31,7 +31,11 @@ Array = NDArray[Any]
 
 
 def matrices(
-    p: Problem, seed: int, engine: Engine, maps: Mapping[str, Distribution] | None = None
+    p: Problem,
+    seed: int,
+    engine: Engine,
+    maps: Mapping[str, Distribution] | None = None,
+    known_as: Callable[[BlockFunction], BlockFunction] = lambda f: f,
 ) -> list[TiledMatrix]:
     """Make the operands of a problem, tile by tile on the workers of an engine.
 
@@ -42,6 +46,8 @@ def matrices(
     engine : Engine
     maps : mapping of str to Distribution, optional
         By name, for an engine of many ranks, which is in force. Default: the engine's own.
+    known_as : callable, optional
+        What an engine gets in place of a function that makes blocks.
     """
 
     def map_tiles(function: Callable[[int, int], None], tiles: list[tuple[int, int]]) -> None:
@@ -49,7 +55,7 @@ def matrices(
 
     return [
         TiledMatrix.from_function(
-            entries(operand, p, seed + number),
+            known_as(entries(operand, p, seed + number)),
             (operand.m, operand.n),
             p.nb,
             p.dtype,

@@ -52,7 +52,7 @@ class Measured:
     tasks, tasks_run : int
         Tile tasks, and tasks after fusion.
     messages, pivot_messages, bytes_sent : int
-        Of all ranks together in one run.
+        Of all ranks together in one run; None for what is not told apart.
     joules : float or None
         Median of the repeats; None when unavailable.
     energy : {"measured", "modelled", "unavailable"}
@@ -72,7 +72,7 @@ class Measured:
     tasks: int | None = None
     tasks_run: int | None = None
     messages: int = 0
-    pivot_messages: int = 0
+    pivot_messages: int | None = 0
     bytes_sent: int = 0
     joules: float | None = None
     energy: str | None = None

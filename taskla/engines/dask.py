@@ -18,7 +18,7 @@ from taskla import distributions, schedulers
 from taskla.coarsening import Coarse, coarsen
 from taskla.distributions import Distribution
 from taskla.engines.base import Engine, TileSource, at_least_one, process_default
-from taskla.engines.dask_chunks import chunk_size
+from taskla.engines.dask_chunks import COLUMNS, chunk_size, tile_size
 from taskla.engines.dask_cluster import Cluster, seceded
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_given import (
@@ -39,7 +39,7 @@ from taskla.formats import working_dtype
 from taskla.graph import Grid, TaskGraph
 from taskla.interchanges import interchanges
 from taskla.matrix import BlockFunction
-from taskla.matrix_layout import Layout, MapTiles, choose_nb
+from taskla.matrix_layout import Layout, MapTiles
 from taskla.matrix_mixed import Block
 from taskla.matrix_place import ALONE, Place
 from taskla.matrix_store import layout_asked_for
@@ -60,9 +60,6 @@ Result = TypeVar("Result")
 
 #: Iterations of an algorithm's loop that one task may do of a strip.
 WINDOW = 2
-
-#: Tile columns that a rank has, about, if the tile size is not given.
-COLUMNS = 8
 
 #: So many columns of small chunks are rechunked to fewer.
 MANY = 64
@@ -266,14 +263,8 @@ class DaskEngine(Engine):
         return self.from_dask(x, layout, distribution)
 
     def tile_size(self, n: int, dtype: np.dtype[Any]) -> int:
-        """Return the tile size of a matrix of order n for which none is given.
-
-        A few tile columns a rank, of tiles for which a worker takes longer than the scheduler.
-        """
-        ranks = self.distribution.ranks
-        size = -(-n // (COLUMNS * ranks))
-        smallest, largest = choose_nb(n, dtype, workers=1), 4096
-        return max(min(-(-size // 64) * 64, largest), min(smallest, 512))
+        """Return the tile size of a matrix of order n for which none is given."""
+        return tile_size(n, dtype, self.distribution.ranks)
 
     def _fitting_chunk(self, chunks: tuple[tuple[int, ...], ...], n: int) -> int | None:
         """Return the size of chunks that will do for tiles."""

@@ -15,7 +15,7 @@ from taskla.engines.dask_program import Where
 from taskla.engines.dask_strips import Position, Strips, tile_of
 from taskla.errors import SingularMatrixError
 from taskla.matrix import TiledMatrix
-from taskla.matrix_layout import Layout, Uplo
+from taskla.matrix_layout import Layout, Uplo, choose_nb
 from taskla.matrix_mixed import MixedStore
 from taskla.matrix_store import allocate, merge_triangles, triangle
 from taskla.precision import Codes, PrecisionMap
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import dask.array as da
 
 __all__ = [
+    "COLUMNS",
     "PIECE",
     "assembled",
     "chunk_of",
@@ -35,7 +36,11 @@ __all__ = [
     "pivots_of",
     "sizes_along",
     "sizes_of",
+    "tile_size",
 ]
+
+#: Tile columns that a rank has, about, if the tile size is not given.
+COLUMNS = 8
 
 #: Rows, about, of a chunk that is a piece of a strip.
 PIECE = 2048
@@ -58,6 +63,16 @@ def chunk_of(
             if fill == "hermitian" and dtype.kind == "c":
                 np.einsum("ii->i", array).imag = 0
     return array
+
+
+def tile_size(n: int, dtype: np.dtype[Any], ranks: int) -> int:
+    """Return the tile size of a matrix of order n for which none is given.
+
+    A few tile columns a rank, of tiles for which a worker takes longer than the scheduler.
+    """
+    size = -(-n // (COLUMNS * ranks))
+    smallest, largest = choose_nb(n, dtype, workers=1), 4096
+    return max(min(-(-size // 64) * 64, largest), min(smallest, 512))
 
 
 def chunk_size(chunks: tuple[tuple[int, ...], ...]) -> int | None:

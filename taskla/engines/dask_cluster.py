@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Cluster", "seceded"]
+__all__ = ["Cluster", "from_distributed", "install", "seceded"]
 
 #: Seconds that workers and scheduler of a cluster of our own have to end.
 END = 30
@@ -58,7 +58,7 @@ class Cluster:
 
     def _new(self, workers: int | None) -> Any:
         """Start a cluster on this machine that nobody else can reach."""
-        Client, LocalCluster = _distributed()
+        Client, LocalCluster = from_distributed()
         from taskla.engines.dask_dashboard import register
 
         register()
@@ -106,7 +106,8 @@ def _close(cluster: Any, client: Any) -> None:
     cluster.close(timeout=END)
 
 
-def _distributed() -> tuple[Any, Any]:
+def from_distributed() -> tuple[Any, Any]:
+    """Return the classes of clients and local clusters; ImportError says what to install."""
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
@@ -131,7 +132,7 @@ def _current() -> Client | None:
 
 
 def _checked(client: Any) -> Any:
-    Client, _ = _distributed()
+    Client, _ = from_distributed()
     if not isinstance(client, Client):
         raise TypeError(f"client must be a distributed.Client, not {type(client).__name__}")
     if client.asynchronous:

@@ -103,7 +103,7 @@ class DaskJournal:
         **info
             For the header's description of its runs.
         """
-        self._start(client)
+        self.start(client)
         if token in self._programs:
             # once all of it was computed, this is another run of it
             self._collect()
@@ -136,7 +136,8 @@ class DaskJournal:
         if self.recorder.path is not None:
             self.recorder.save()
 
-    def _start(self, client: Client) -> None:
+    def start(self, client: Client) -> None:
+        """Have workers note what they do from now on; a program that is called does it as well."""
         if self._client is not None:
             return
         meters = self._energy[0] in ("auto", "meters")
