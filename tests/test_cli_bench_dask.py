@@ -163,13 +163,20 @@ def test_counted_runs_are_recorded_with_their_messages(client: Any, tmp_path: Pa
     assert last.messages["bytes"].sum() == row["bytes_sent"] > 0
 
 
+def test_hpl_mxp_refines(client: Any) -> None:
+    line = f"hpl-mxp {SIZES} --check --precision fp32 --precision bf16"
+    for row, precision in zip(rows(client, line), ("fp32", "bf16"), strict=True):
+        assert (row["status"], row["precision"]) == ("PASSED", precision)
+        assert row["residual"] < 16
+        assert row["tasks"] > row["tasks_run"] > 0
+
+
 # -- what is refused, and ends ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("bench hpl-mxp -n 10", "hpl-mxp refines, which the engine 'dask' does not"),
         ("bench potrf -n 10 --checkpoint no", "checkpoint is 'no'; the engine 'dask' has no"),
         ("bench potrf -n 10 --checkpoint-every 2", "checkpoint_every is 2; the engine 'dask' has"),
         ("bench potrf -n 10 --energy model", "energy is 'model', and the engine is 'dask'"),

@@ -201,7 +201,7 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
 
     With --engine dask a cluster of this machine is started, on the loopback interface, whose worker
     processes are the ranks. Times run until the results are on the workers, from where they are
-    brought to be checked. hpl-mxp and checkpoints are not for Dask.
+    brought to be checked. Checkpoints are not for Dask.
 
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
     the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
@@ -324,7 +324,7 @@ def _combinations(
     from taskla.routines import problem, refuse_too_many_tasks
 
     saved = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-    runs = _runners(op, engine, workers, policy, saved)
+    runs = _runners(engine, workers, policy, saved)
     names = dist or (("col",) if engine == "dask" else ("2dbc",))
     maps = {run: chosen_maps(names, run.ranks, grid, slices, op == "potrf") for run in runs}
     for order, tile, letter, pivoting, rule, run in product(
@@ -344,7 +344,6 @@ def _combinations(
 
 
 def _runners(
-    op: str,
     engine: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
@@ -354,7 +353,7 @@ def _runners(
     if engine == "dask":
         from taskla.cli.on_dask import on_dask
 
-        return [*on_dask(op, workers, policy, **saved)]
+        return [*on_dask(workers, policy, **saved)]
     from taskla.cli.engine import choose
 
     return [

@@ -35,7 +35,7 @@ from taskla.refinement import RefinementInfo
 from taskla.routines import Problem
 from taskla.traces import Recorder
 
-__all__ = ["Measured", "measure"]
+__all__ = ["Measured", "measure", "reason_of_fallback"]
 
 Result = TypeVar("Result")
 
@@ -195,7 +195,7 @@ def measure(
         pivot_messages=pivot_messages,
         bytes_sent=bytes_sent,
         **_energy(reports),
-        failure=_failure(outcome),
+        failure=reason_of_fallback(outcome),
         # NaN is the worst of all, as NumPy has it
         residual=float(np.max([residual for residual, _ in verdicts])) if verdicts else None,
         passed=all(passed for _, passed in verdicts) if verdicts else None,
@@ -206,7 +206,7 @@ def measure(
     return measured
 
 
-def _failure(outcome: Any) -> str | None:
+def reason_of_fallback(outcome: Any) -> str | None:
     """Return why a call was not refined to the end; None where it was, or never meant to be."""
     if isinstance(outcome, RefinementInfo) and outcome.solver == "full":
         return outcome.reason

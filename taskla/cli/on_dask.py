@@ -15,7 +15,7 @@ from taskla import programs, schedulers
 from taskla.cli.checks import check
 from taskla.cli.checks_formats import check_formats
 from taskla.cli.generate import matrices
-from taskla.cli.measure import Measured
+from taskla.cli.measure import Measured, reason_of_fallback
 from taskla.cli.ranks import current
 from taskla.coarsening import Coarse
 from taskla.distributions import Distribution
@@ -40,17 +40,15 @@ PERIOD, GONE = 5.0, 60.0
 
 
 def on_dask(
-    op: str,
     workers: Sequence[int] | None,
     policies: Sequence[str],
     checkpoint: str | None,
     checkpoint_every: int | None,
 ) -> list[OnDask]:
-    """Return what runs a routine, for each number of workers and policy; nothing is started yet.
+    """Return what runs routines, for each number of workers and policy; nothing is started yet.
 
     Parameters
     ----------
-    op : str
     workers : sequence of int or None
         Processes. Default: usable cores.
     policies : sequence of str
@@ -72,8 +70,6 @@ def on_dask(
     for name, value in (("checkpoint", checkpoint), ("checkpoint_every", checkpoint_every)):
         if value is not None:
             raise ValueError(f"{name} is {value!r}; the engine 'dask' has no checkpoints")
-    if op == "hpl-mxp":
-        raise ValueError(f"{op} refines, which the engine 'dask' does not; leave out --engine")
     from_distributed()
     clusters: dict[int, DaskEngine] = {}
     return [
@@ -173,6 +169,7 @@ class OnDask:
             energy="unavailable",
             residual=float(np.max([residual for residual, _ in verdicts])) if verdicts else None,
             passed=all(passed for _, passed in verdicts) if verdicts else None,
+            failure=reason_of_fallback(run.outcome),
         )
 
 
@@ -210,6 +207,8 @@ class _Run:
     ----------
     figures : dict
         What it took.
+    outcome : object
+        What it has returned.
     """
 
     def __init__(
@@ -220,6 +219,7 @@ class _Run:
         tracing = {} if recorder is None else {"trace": recorder, "energy": energy}
         self._engine = _Observed(client, policy=policy, **tracing)  # type: ignore[arg-type]
         self.figures: dict[str, Any] = {}
+        self.outcome: Any = None
 
     def prepare(self, maps: Mapping[str, Distribution], seed: int) -> None:
         """Have workers make the operands, and what the routine wants first."""
@@ -243,7 +243,7 @@ class _Run:
             outcome = self._p.routine.call(self._p, self._operands, self._given)
             begun = self._begun([*self._operands, outcome])
             submitted = perf_counter()
-            *self._operands, self._outcome = self._settled(begun)
+            *self._operands, self.outcome = self._settled(begun)
             end = perf_counter()
             messages, bytes_sent = (_sent(self._client) - sent).tolist()
         self.figures = {
@@ -257,7 +257,7 @@ class _Run:
 
     def verdict(self, seed: int) -> tuple[float, bool]:
         """Return the scaled residual of the result, brought here, and whether it passes."""
-        outcome = self._outcome
+        outcome = self.outcome
         if isinstance(outcome, Collection):
             outcome = np.asarray(outcome)
         judge = check if self._p.formats is None else check_formats
