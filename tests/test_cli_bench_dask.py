@@ -163,6 +163,31 @@ def test_counted_runs_are_recorded_with_their_messages(client: Any, tmp_path: Pa
     assert last.messages["bytes"].sum() == row["bytes_sent"] > 0
 
 
+def test_a_cluster_that_runs_is_used_and_left(client: Any) -> None:
+    line = f"bench potrf {SIZES} --engine dask --json --check --scheduler"
+    result = run(f"{line} {client.scheduler.address}")
+    assert result.exit_code == 0, result.output
+    row = json.loads(result.stdout)
+    fixed = ("engine", "ranks", "workers", "status")
+    assert [row[name] for name in fixed] == ["dask", 2, 2, "PASSED"]
+    assert len(client.nthreads()) == 2
+    # gone, and not only forgotten
+    names = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.clients))
+    assert [name for name in names if name.startswith("Client-")] == [client.id]
+
+
+def test_a_scheduler_without_workers_is_refused() -> None:
+    with LocalCluster(
+        n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=40
+    ) as cluster:
+        address = cluster.scheduler_address
+        result = run(f"bench potrf {SIZES} --engine dask --scheduler {address}")
+    assert result.exit_code == 2
+    assert f"scheduler is '{address}', which has no workers" in result.output
+    result = run(f"bench potrf {SIZES} --scheduler {address}")
+    assert f"scheduler is '{address}', which is for the engine 'dask'" in result.output
+
+
 def test_hpl_mxp_refines(client: Any) -> None:
     line = f"hpl-mxp {SIZES} --check --precision fp32 --precision bf16"
     for row, precision in zip(rows(client, line), ("fp32", "bf16"), strict=True):
@@ -181,6 +206,9 @@ def test_hpl_mxp_refines(client: Any) -> None:
         ("bench potrf -n 10 --checkpoint-every 2", "checkpoint_every is 2; the engine 'dask' has"),
         ("bench potrf -n 10 --energy model", "energy is 'model', and the engine is 'dask'"),
         ("bench potrf -n 10 --policy best", "best"),
+        ("bench potrf -n 10 --scheduler here", "scheduler is 'here': missing port number"),
+        ("bench potrf -n 10 --scheduler tcp://127.0.0.1:1", "scheduler is 'tcp://127.0.0.1:1': "),
+        ("bench potrf -n 10 --scheduler a:1 --workers 2", "workers is 2; those of the scheduler"),
         ("bench potrf -n 10 --workers 2 --dist sbc", "sbc"),
         ("bench potrf -n 10 --dist 2dbc --grid 2x2 --workers 2", "grid"),
         ("bench potrv -n 10", "no operation 'potrv'; did you mean potrs?"),
@@ -195,6 +223,7 @@ def test_what_is_wrong_is_said_before_a_cluster_starts(
         raise AssertionError("a cluster has started")
 
     monkeypatch.setattr(on_dask, "DaskEngine", started)
+    monkeypatch.setattr(on_dask, "ANSWER", 1)
     result = run(f"{line} --engine dask")
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr

@@ -126,6 +126,12 @@ class Row:
     "shared by the ranks on them]",
 )
 @click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Of a running Dask cluster, whose workers are the ranks.  [default: a cluster of this "
+    "machine]",
+)
+@click.option(
     "--policy",
     type=words(),
     metavar="LIST",
@@ -200,8 +206,8 @@ def command(ctx: click.Context, /, op: str, form: str | None, **choices: Any) ->
     placed as taskla plan has them. What no rank can hold is checked on thin random probes.
 
     With --engine dask a cluster of this machine is started, on the loopback interface, whose worker
-    processes are the ranks. Times run until the results are on the workers, from where they are
-    brought to be checked. Checkpoints are not for Dask.
+    processes are the ranks; with --scheduler a running one is used. Times run until the results are
+    on the workers, from where they are brought to be checked. Checkpoints are not for Dask.
 
     Columns: t_submit, time (seconds: until all tasks are submitted; from the first submission to
     the last task's end), gflops (by LAPACK's count), joules, watts (mean), gflops/W, edp
@@ -309,6 +315,7 @@ def _combinations(
     pivot: tuple[str, ...] | None,
     precision: tuple[str, ...],
     engine: str | None,
+    scheduler: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
     dist: tuple[str, ...] | None,
@@ -324,7 +331,7 @@ def _combinations(
     from taskla.routines import problem, refuse_too_many_tasks
 
     saved = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-    runs = _runners(engine, workers, policy, saved)
+    runs = _runners(engine, scheduler, workers, policy, saved)
     names = dist or (("col",) if engine == "dask" else ("2dbc",))
     maps = {run: chosen_maps(names, run.ranks, grid, slices, op == "potrf") for run in runs}
     for order, tile, letter, pivoting, rule, run in product(
@@ -334,7 +341,7 @@ def _combinations(
         if tile is None and isinstance(run, OnDask):
             tile = run.tile_size(max(order, options["m"] or 0), letter)
         p = problem(op, order, tile, letter, run.workers * run.ranks, **asked)
-        if ranks is None:
+        if ranks is None and scheduler is None:
             _refuse_too_large(p)
         refuse_too_many_tasks(p)
         for map_ in maps[run]:
@@ -345,6 +352,7 @@ def _combinations(
 
 def _runners(
     engine: str | None,
+    scheduler: str | None,
     workers: tuple[int, ...] | None,
     policy: tuple[str, ...],
     saved: dict[str, Any],
@@ -353,7 +361,9 @@ def _runners(
     if engine == "dask":
         from taskla.cli.on_dask import on_dask
 
-        return [*on_dask(workers, policy, **saved)]
+        return [*on_dask(workers, policy, scheduler, **saved)]
+    if scheduler is not None:
+        raise ValueError(f"scheduler is {scheduler!r}, which is for the engine 'dask'")
     from taskla.cli.engine import choose
 
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -38,10 +39,14 @@ __all__ = ["OnDask", "on_dask"]
 #: those that have died are started again.
 PERIOD, GONE = 5.0, 60.0
 
+#: Seconds that a scheduler has to answer.
+ANSWER = 10
+
 
 def on_dask(
     workers: Sequence[int] | None,
     policies: Sequence[str],
+    scheduler: str | None,
     checkpoint: str | None,
     checkpoint_every: int | None,
 ) -> list[OnDask]:
@@ -52,6 +57,8 @@ def on_dask(
     workers : sequence of int or None
         Processes. Default: usable cores.
     policies : sequence of str
+    scheduler : str or None
+        Address of a running cluster, which is connected to. Default: clusters of this machine.
     checkpoint, checkpoint_every
         None: they are not for Dask.
 
@@ -60,7 +67,8 @@ def on_dask(
     ImportError
         When distributed is not installed.
     ValueError
-        When there are several ranks, an option is not for Dask, or a value is not allowed.
+        When there are several ranks, an option is not for Dask, or a value is not allowed; when
+        nothing answers at an address, or it has no workers.
     """
     if (ranks := current()) is not None:
         raise ValueError(
@@ -72,11 +80,51 @@ def on_dask(
             raise ValueError(f"{name} is {value!r}; the engine 'dask' has no checkpoints")
     from_distributed()
     clusters: dict[int, DaskEngine] = {}
+    client = None
+    if scheduler is not None:
+        if workers is not None:
+            raise ValueError(
+                f"workers is {', '.join(map(str, workers))}; those of the scheduler are the ranks"
+            )
+        for policy in policies:
+            schedulers.get(policy)
+        client = connected(scheduler)
+        workers = [len(client.nthreads())]
+        clusters[workers[0]] = DaskEngine(client)
     return [
-        OnDask(count or cores(), policy, clusters)
+        OnDask(count or cores(), policy, clusters, client)
         for count in workers or (None,)
         for policy in policies
     ]
+
+
+def connected(address: str) -> Client:
+    """Return a client of the scheduler at an address.
+
+    Raises
+    ------
+    ValueError
+        When nothing answers there, or it has no workers.
+    """
+    from distributed import Client
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    async def look() -> None:
+        secured = Security().get_connection_args("client")
+        comm = await connect(address, timeout=ANSWER, **secured)
+        await comm.close()
+
+    # a client that could not connect would go on trying, and complain when it is forgotten
+    try:
+        asyncio.run(look())
+        client = Client(address, set_as_default=False, timeout=ANSWER)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"scheduler is {address!r}: {error}") from error
+    if not client.nthreads():
+        client.close()
+        raise ValueError(f"scheduler is {address!r}, which has no workers")
+    return client
 
 
 class OnDask:
@@ -89,6 +137,8 @@ class OnDask:
     policy : str
     clusters : dict of int to DaskEngine
         Those that have been started, by their workers, for all that share them.
+    connected : distributed.Client, optional
+        That of the cluster which ran before, to be closed in the end.
 
     Attributes
     ----------
@@ -99,10 +149,16 @@ class OnDask:
 
     name: ClassVar[str] = "dask"
 
-    def __init__(self, workers: int, policy: str, clusters: dict[int, DaskEngine]) -> None:
+    def __init__(
+        self,
+        workers: int,
+        policy: str,
+        clusters: dict[int, DaskEngine],
+        connected: Client | None = None,
+    ) -> None:
         self.workers = self.ranks = workers
         self.policy = schedulers.get(policy)
-        self._clusters = clusters
+        self._clusters, self._connected = clusters, connected
 
     def tile_size(self, n: int, dtype: str) -> int:
         """Return the tile size of a matrix of order n for which none is given."""
@@ -118,9 +174,11 @@ class OnDask:
         return client
 
     def close(self) -> None:
-        """End the clusters."""
+        """End the clusters, or leave the one that ran before."""
         while self._clusters:
             self._clusters.popitem()[1].close()
+        if self._connected is not None:
+            self._connected.close()
 
     def measure(
         self,
