@@ -7,7 +7,7 @@ matrix and of its factors with x, of n**2 flops each, tell the error without a s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from taskla import engines
 from taskla.formats import FORMATS, format_of
 from taskla.matrix import TiledMatrix
+from taskla.matrix_layout import Part
 from taskla.matrix_place import ALONE, place
 from taskla.precision import NAMES, Accuracy
 from taskla.refinement_tiled import settled
@@ -22,7 +23,6 @@ from taskla.refinement_tiled import settled
 __all__ = ["Probe", "after_cholesky", "after_lu", "probe"]
 
 Array: TypeAlias = NDArray[Any]
-Part: TypeAlias = Literal["all", "hermitian", "lower", "upper", "unit lower"]
 
 #: Vectors at once: the estimate scatters less.
 _VECTORS = 8

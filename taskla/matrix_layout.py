@@ -17,6 +17,7 @@ from taskla.formats import format_of
 __all__ = [
     "Layout",
     "MapTiles",
+    "Part",
     "Uplo",
     "choose_nb",
     "each_tile",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Uplo: TypeAlias = Literal["lower", "upper"]
+
+Part: TypeAlias = Literal["all", "hermitian", "lower", "upper", "unit lower"]
+"""What counts of the entries that are stored, and stands for the others."""
 
 MapTiles: TypeAlias = Callable[[Callable[[int, int], None], list[tuple[int, int]]], None]
 """Who calls a function for a list of tiles, see `set_map_tiles`."""

@@ -32,7 +32,7 @@ from taskla.formats import format_of, working_dtype
 from taskla.graph import Grid
 from taskla.matrix import BlockFunction, TiledMatrix
 from taskla.matrix_files import check_target
-from taskla.matrix_layout import Layout, MapTiles, Uplo
+from taskla.matrix_layout import Layout, MapTiles, Part, Uplo
 from taskla.matrix_mixed import Block, PackedTile
 from taskla.matrix_place import Collectives
 from taskla.matrix_store import triangle
@@ -42,8 +42,6 @@ from taskla.tile import Tile
 
 if TYPE_CHECKING:
     import dask.array as da
-
-    from taskla.accuracy import Part
 
 __all__ = ["DaskMatrix", "Fill"]
 

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_program import Where
+from taskla.matrix_layout import Part
 
 if TYPE_CHECKING:
     import dask.array as da
-
-    from taskla.accuracy import Part
 
 __all__ = ["in_another_type", "placed", "product", "settle"]
 
