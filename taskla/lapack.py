@@ -203,6 +203,7 @@ def potri(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
     """
     square(A=A)
     run(_potri.potri, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    A.accuracy = None
     return A
 
 
@@ -215,6 +216,7 @@ def lauum(A: TiledMatrix, uplo: str | None = None) -> TiledMatrix:
     """
     square(A=A)
     run(_lauum.lauum, [A], layouts(("A",), A=A), (stored_triangle(A, uplo),))
+    A.accuracy = None
     return A
 
 
@@ -437,4 +439,5 @@ def trtri(A: TiledMatrix, uplo: str | None = None, diag: str = "N") -> TiledMatr
     square(A=A)
     params = (stored_triangle(A, uplo), choice("diag", diag, "NU"))
     run(_trtri.trtri, [A], layouts(("A",), A=A), params)
+    A.accuracy = None
     return A

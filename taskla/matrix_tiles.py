@@ -164,6 +164,12 @@ class StoredTiles:
 
     # Turned into something ----------------------------------------------------------------------
 
+    def nbytes_by_format(self) -> dict[str, int]:
+        """Return the bytes of the tiles that are here, by the names of their formats."""
+        if self.mixed is None:
+            return {format_of(self.dtype).name: self.nbytes}
+        return self.mixed.nbytes_by_format()
+
     def to_array(
         self,
         order: Literal["K", "F", "C"] = "K",

@@ -351,7 +351,7 @@ def _code(name: Any) -> int:
     try:
         return NAMES.index(name)
     except ValueError:
-        raise ValueError(f"format is {name!r}; allowed: {', '.join(NAMES)}") from None
+        raise ValueError(f"format is {str(name)!r}; allowed: {', '.join(NAMES)}") from None
 
 
 def _codes(names: NDArray[Any], what: str) -> Codes:

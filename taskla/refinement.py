@@ -19,6 +19,7 @@ from taskla.refinement_gmres import gmres
 
 __all__ = [
     "FAILED",
+    "LOW",
     "NOT_CONVERGED",
     "NOT_TRIED",
     "OVERFLOW",
@@ -36,8 +37,9 @@ __all__ = [
 Array: TypeAlias = NDArray[Any]
 Solver: TypeAlias = Literal["lu-ir", "cholesky-ir", "gmres-ir", "full"]
 
-#: The formats that a matrix is factored in; the first is that of the result.
-REFINABLE = ("fp64", "fp32", "bf16", "fp16")
+#: The formats that a matrix is factored in, and these with that of the result.
+LOW = ("fp32", "bf16", "fp16")
+REFINABLE = ("fp64", *LOW)
 
 #: LAPACK's limit, ITERMAX of dsgesv.
 ITERATIONS = 30

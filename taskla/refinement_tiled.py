@@ -32,6 +32,9 @@ from taskla.refinement import (
 
 __all__ = ["Factor", "Refined", "Solve", "refined", "refuse_formats", "settled"]
 
+#: Iterations of GMRES on Dask, where one takes two programs: a second or two.
+WORK_ON_DASK = 10
+
 Array: TypeAlias = NDArray[Any]
 Solve: TypeAlias = Callable[[TiledMatrix, str], Any]
 """``solve(X, trans)`` overwrites X with the solution of op(A) Y = X."""
@@ -47,9 +50,10 @@ class Refined:
     ----------
     info : RefinementInfo
     solve : callable or None
-        ``solve(x, trans)`` overwrites an array with a solution by the low factors; None without.
+        ``solve(x, trans)`` overwrites an array with a solution by the low factors, those of a
+        multiple of A that is in their range; None without.
     norm : float
-        The largest row sum of ``|op(A)|``.
+        The largest row sum of ``|op(A)|`` of that multiple.
     """
 
     info: RefinementInfo
@@ -134,7 +138,6 @@ def refined(
             X = _tiled(x, A.nb)
             solve_tiled(X, op)
             _fetch(X, x)
-            x *= scale
 
         return solve
 
@@ -144,7 +147,8 @@ def refined(
         def solved(R: Array) -> Array:
             x = np.array(R, factors.dtype, order="F")
             solve(x, trans)
-            return x.astype(A.dtype)
+            # what low precision has no room for, the result may have
+            return np.asarray(np.multiply(x, scale, dtype=A.dtype))
 
         return solved
 
@@ -156,12 +160,13 @@ def refined(
     b = B.to_array(copy=True)
     if getattr(B, "unchecked", False):
         b = np.asarray_chkfinite(b)
-    X, info = refine(system, b, precision, solver)
+    work = WORK_ON_DASK + A.n // 100 if hasattr(A, "engine") else None
+    X, info = refine(system, b, precision, solver, work=work)
     if X is None:
         return Refined(info)
     for i, j in B.own_tiles():
         B.put(i, j, X[B.rows(i), B.cols(j)])
-    return Refined(info, in_place(low), norm)
+    return Refined(info, in_place(low), norm * scale)
 
 
 def _converted(A: TiledMatrix, dtype: np.dtype[Any], scale: float = 1.0) -> TiledMatrix:

@@ -21,7 +21,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Uplo, choose_nb
 from taskla.operations import OPERATIONS
 from taskla.precision import NAMES, PrecisionMap
-from taskla.refinement import low_format
+from taskla.refinement import LOW, low_format
 
 __all__ = [
     "ALPHA",
@@ -239,9 +239,13 @@ def problem(
     if op in FACTORED + PRODUCTS:
         given["formats"] = _rule(op, given.pop("precision", None), np.dtype(TYPES[letter]))
     elif "precision" in allowed:
-        given["factors"] = low_format(given.pop("precision", "fp32"), np.dtype(TYPES[letter]))
-        if given["factors"] is None:
-            raise ValueError(f"{op} is for factors in a lower precision than fp64")
+        precision = given.pop("precision", "fp32")
+        if precision not in LOW:
+            raise ValueError(
+                f"precision is {precision!r}; {op} is for factors in a lower precision than fp64: "
+                f"{', '.join(LOW)}"
+            )
+        given["factors"] = low_format(precision, np.dtype(TYPES[letter]))
     if nb is None:
         nb = choose_nb(max(sizes["n"], sizes["m"]), TYPES[letter], workers)
     if nb < 1:

@@ -183,6 +183,17 @@ def test_the_scheduler_knows_one_matrix_and_its_formats(client: Client) -> None:
     assert (tiles[2].done == tiles[2].tasks).all()
 
 
+@pytest.mark.usefixtures("here")
+def test_bytes_are_told_by_format() -> None:
+    a = matern()[:300, :300]
+    for precision in ("fp64:1,fp24:2,bf16:rest", None):
+        A = lazily(a, precision, "lower")
+        T = tla.TiledMatrix.from_array(a, NB, "lower", precision=precision)
+        assert A.nbytes_by_format() == T.nbytes_by_format()
+        assert sum(A.nbytes_by_format().values()) == A.nbytes == T.nbytes
+    assert list(A.nbytes_by_format()) == ["fp64"]
+
+
 def test_dask_arrays_take_a_precision(client: Client) -> None:
     a, g = matern(), general(512)
     with client.as_current():
@@ -204,7 +215,7 @@ def test_a_failing_minor_is_named(client: Client) -> None:
         tla.potrf(A)
         with pytest.raises(NotPositiveDefiniteError, match="651-th leading minor") as caught:
             A.compute()
-    assert "in task potrf on tile A:fp64(10, 10)" in caught.value.__notes__
+    assert "in task potrf on tile A(10, 10)" in caught.value.__notes__
 
 
 # -- the same as on threads ------------------------------------------------------------------------

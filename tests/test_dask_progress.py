@@ -265,6 +265,15 @@ def test_only_the_newest_programs_are_kept() -> None:
     assert progress.programs["e"].number == 4
 
 
+def test_a_factorisation_stays_when_corrections_come() -> None:
+    progress = Progress(most=3)
+    for token, flops in (("potrf", 1e9), ("first", 1e6), ("second", 1e6), ("third", 1e6)):
+        program = progress.begin(token, token, [A])
+        program.add(token, Fused("gemm", 0, ((0, 0, 0),), flops))
+        progress.note(token, "done")
+    assert list(progress.programs) == ["potrf", "second", "third"]
+
+
 def test_a_program_that_comes_again_is_the_newest() -> None:
     progress = Progress()
     for token in "ab":

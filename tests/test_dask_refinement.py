@@ -227,6 +227,18 @@ def test_where_it_fails_all_is_done_in_full() -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_gmres_is_given_up_where_it_would_take_long() -> None:
+    n = 3 * NB
+    a, h = randsvd(n, 1e9), definite(n, 1e5)
+    _, info = tla.solve(array(a), a[:, :2], precision="bf16", full_output=True)
+    assert (info.solver, info.iter) == ("full", -31)
+    assert "GMRES-IR took too long" in info.reason
+    assert 0 < info.inner_iterations <= 10 + n // 100
+    _, info = tla.solve(array(h), h[:, :1], precision="fp32", full_output=True, assume_a="pos")
+    assert info.solver == "cholesky-ir"
+
+
+@pytest.mark.usefixtures("here")
 def test_a_tile_can_be_put() -> None:
     A = tla.TiledMatrix.from_dask(array(np.ones((3 * NB, NB))))
     block = np.arange(NB * NB).reshape(NB, NB)
@@ -257,8 +269,12 @@ def test_the_estimate_of_cholesky_is_that_of_threads(uplo: Any, dtype: str) -> N
     assert T.accuracy is not None
     assert T.accuracy.error > 1e-5
     assert A.accuracy.error == pytest.approx(T.accuracy.error, rel=1e-5)
-    tla.potrf(A)
-    assert A.accuracy is None
+    # where the factor goes, as long as it is that
+    (persisted,) = dask.persist(A)
+    assert A.copy().accuracy == A.compute().accuracy == persisted.accuracy == A.accuracy
+    for matrix in (A, T):
+        tla.potri(matrix)
+        assert matrix.accuracy is None
 
 
 @pytest.mark.usefixtures("here")

@@ -400,7 +400,7 @@ def test_tiles_hold_the_numbers_of_their_format(dtype: str, name: str, uplo: Any
     size = FORMATS[name].nbytes * (2 if a.dtype.kind == "c" else 1)
     assert A.nbytes == entries * min(size, a.dtype.itemsize)
     assert A.mixed is not None
-    assert sum(A.mixed.nbytes_by_format().values()) == A.nbytes
+    assert sum(A.nbytes_by_format().values()) == A.nbytes
 
 
 def test_a_tile_of_a_narrow_range_is_scaled() -> None:

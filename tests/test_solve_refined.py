@@ -310,6 +310,21 @@ def test_tiled(n: int, k: int, dtype: str, precision: str, workers: int) -> None
             assert (A.to_array() == before.to_array()).all()
 
 
+@pytest.mark.parametrize("precision", LOW)
+@pytest.mark.parametrize("size", [1e200, 1e45, 1e-44, 1e-200])
+def test_tiles_of_any_size(size: float, precision: str) -> None:
+    n = 3 * NB + 5
+    a, h, b = randsvd(n, 20) * size, definite(n, 20) * size, random(n, 2, np.dtype("d"))
+    for matrix, call, options in ((a, tla.gesv, {}), (h, tla.posv, {"assume_a": "pos"})):
+        A, B = (tla.TiledMatrix.from_array(m, NB, copy=True) for m in (matrix, b))
+        info = call(A, B, precision=precision)
+        assert info.solver in ("lu-ir", "cholesky-ir")
+        assert excess(matrix / size, B.to_array() * size, b) <= 1
+        # and no warning that it is ill-conditioned
+        x = tla.solve(A, b, precision=precision, **options)
+        assert excess(matrix / size, x * size, b) <= 1
+
+
 def test_tiled_solve() -> None:
     n = 3 * NB + 5
     a, h = randsvd(n, 20), definite(n, 20)

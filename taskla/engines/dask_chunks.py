@@ -18,7 +18,7 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_layout import Layout, Uplo, choose_nb
 from taskla.matrix_mixed import MixedStore
 from taskla.matrix_store import allocate, merge_triangles, triangle
-from taskla.precision import Codes, PrecisionMap
+from taskla.precision import Accuracy, Codes, PrecisionMap
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -218,6 +218,7 @@ def assembled(
     keys: list[Hashable],
     where: dict[tuple[int, int], Where],
     formats: tuple[Codes, PrecisionMap | None] | None = None,
+    accuracy: Accuracy | None = None,
 ) -> TiledMatrix:
     """Return a matrix in this process's memory, of tiles in several formats if these are given."""
     by_key = dict(zip(keys, values, strict=True))
@@ -229,6 +230,7 @@ def assembled(
         result = TiledMatrix(layout, dtype, store)
     for (i, j), (key, position) in where.items():
         result.put(i, j, tile_of(by_key[key], position))
+    result.accuracy = accuracy
     return result
 
 

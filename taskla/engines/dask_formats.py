@@ -64,14 +64,15 @@ class Formats(NamedTuple):
         """Do nothing: each task unpacks and packs tiles for itself."""
         return nullcontext()
 
-    def nbytes(self, layout: Layout, dtype: np.dtype[Any]) -> int:
-        """Return the bytes of all tiles."""
-        sizes = [FORMATS[name].nbytes * (2 if dtype.kind == "c" else 1) for name in NAMES]
-        total = 0
+    def nbytes_by_format(self, layout: Layout, dtype: np.dtype[Any]) -> dict[str, int]:
+        """Return the bytes of all tiles, by the names of their formats."""
+        entries = [0] * len(NAMES)
         for i, j in layout.tiles():
             rows, cols = layout.rows(i), layout.cols(j)
-            total += (rows.stop - rows.start) * (cols.stop - cols.start) * sizes[self.codes[i, j]]
-        return total
+            entries[self.codes[i, j]] += (rows.stop - rows.start) * (cols.stop - cols.start)
+        parts = 2 if dtype.kind == "c" else 1
+        found = zip(NAMES, entries, strict=True)
+        return {name: count * FORMATS[name].nbytes * parts for name, count in found if count}
 
 
 class DaskPart(Collection):

@@ -93,7 +93,7 @@ class DaskMatrix(Collection, TiledMatrix):
         self._store = None  # type: ignore[assignment]
         self.nbytes = layout.entries * dtype.itemsize
         if formats is not None:
-            self.nbytes = formats.nbytes(layout, dtype)
+            self.nbytes = sum(formats.nbytes_by_format(layout, dtype).values())
         self.order = "F"
         self.writeable = True
         self.engine = engine
@@ -125,6 +125,12 @@ class DaskMatrix(Collection, TiledMatrix):
         if self._formats is None:
             return np.full((self.mt, self.nt), format_of(self.dtype).name)
         return np.array(NAMES)[self._formats.codes]
+
+    def nbytes_by_format(self) -> dict[str, int]:
+        """Return the bytes of all tiles, by the names of their formats."""
+        if self._formats is None:
+            return super().nbytes_by_format()
+        return self._formats.nbytes_by_format(self.layout, self.dtype)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DaskMatrix cannot be pickled: pass its to_dask(), or to_array()")
@@ -233,7 +239,7 @@ class DaskMatrix(Collection, TiledMatrix):
 
     def copy(self) -> DaskMatrix:
         """Return a matrix of the same tiles: what is worked on in place gets new ones."""
-        return type(self)(
+        result = type(self)(
             self.layout,
             self.dtype,
             self.engine,
@@ -243,6 +249,8 @@ class DaskMatrix(Collection, TiledMatrix):
             self.unchecked,
             self._formats,
         )
+        result.accuracy = self.accuracy
+        return result
 
     def with_precision(
         self, precision: Precision, *, map_tiles: MapTiles | None = None
@@ -493,7 +501,7 @@ class DaskMatrix(Collection, TiledMatrix):
         return da.Array(graph, name, tuple(sizes), dtype=self.dtype)
 
     def __dask_postcompute__(self) -> tuple[Any, tuple[Any, ...]]:
-        about = self.layout, self.dtype, self.tile_keys(), self.where, self._formats
+        about = self.layout, self.dtype, self.tile_keys(), self.where, self._formats, self.accuracy
         return assembled, about
 
     def _rebuilt(self, graph: Any) -> DaskMatrix:

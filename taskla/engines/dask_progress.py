@@ -352,7 +352,8 @@ class Progress:
     Parameters
     ----------
     most : int, optional
-        So many are kept: for a new one the oldest that has finished goes, else the oldest.
+        So many are kept: for a new one that of the least work goes of those that have finished, so
+        that of a solution the factorisation stays, not its corrections; else the oldest.
 
     Attributes
     ----------
@@ -376,7 +377,9 @@ class Progress:
             return program
         if len(self._programs) >= self._most:
             finished = (old for old, other in self._programs.items() if other.finished)
-            del self._programs[next(finished, next(iter(self._programs)))]
+            # the first of those that are alike: the oldest
+            least = min(finished, key=lambda old: self._programs[old].totals().flops, default=None)
+            del self._programs[next(iter(self._programs)) if least is None else least]
         self._programs[token] = program = Program(token, name, grids, number=self._begun)
         self._begun += 1
         return program

@@ -172,7 +172,7 @@ class Execution:
         number = self._written(kind, numbers)
         grid = self._graph.grid_of(number)
         i, j = grid.coordinates(number)
-        return f"in task {self._graph.kinds[kind].operation} on tile {grid.name}({i}, {j})"
+        return f"in task {self._graph.kinds[kind].operation} on tile {grid.matrix}({i}, {j})"
 
     def _written(self, kind: int, numbers: Sequence[int]) -> int:
         """Return the number of the tile that a call writes first."""

@@ -450,6 +450,10 @@ class _Inputs:
             x = da.from_array(x, chunks=self.nb or x.shape)
         if x.ndim not in (1, 2):
             raise ValueError(f"{name} has {x.ndim} dimensions; on Dask a matrix has 2, a vector 1")
+        if np.isnan(x.shape).any():
+            raise ValueError(
+                f"{name} has chunks of unknown size; {name}.compute_chunk_sizes() finds them"
+            )
         if x.dtype != self.dtype:
             x = x.astype(self.dtype)
         A = self.engine.matrix(x, self.nb, uplo)
