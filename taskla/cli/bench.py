@@ -26,6 +26,8 @@ from taskla.cli.ranks import Ranks, current, say
 from taskla.cli.table import emit
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
     from taskla.cli.measure import Measured
     from taskla.cli.on_dask import OnDask
     from taskla.distributions import Distribution
@@ -248,7 +250,6 @@ def _rows(
     energy: str,
     **choices: Any,
 ) -> Iterator[Row]:
-    from taskla.cli.on_dask import OnDask
     from taskla.energy import find, measure_idle
 
     ranks = current()
@@ -275,8 +276,13 @@ def _rows(
         if recorder is not None and recorder.path is not None:
             recorder.save()
         for _, engine, _ in combinations:
-            if isinstance(engine, OnDask):
+            if _is_on_dask(engine):
                 engine.close()
+
+
+def _is_on_dask(engine: Runner) -> TypeIs[OnDask]:
+    # by its name: whoever runs on something else need not wait for Dask's engine to be imported
+    return engine.name == "dask"
 
 
 def _refuse_repeats(combinations: int, repeat: int, warmup: int) -> None:
@@ -325,7 +331,6 @@ def _combinations(
     checkpoint_every: int | None,
     **options: Any,
 ) -> Iterator[tuple[Problem, Runner, Distribution]]:
-    from taskla.cli.on_dask import OnDask
     from taskla.cli.placing import refuse_too_large
     from taskla.plan import chosen_maps
     from taskla.routines import problem, refuse_too_many_tasks
@@ -338,14 +343,14 @@ def _combinations(
         n, nb or (None,), dtype, pivot or (None,), precision or (None,), runs
     ):
         asked = options | {"pivot": pivoting, "precision": rule}
-        if tile is None and isinstance(run, OnDask):
+        if tile is None and _is_on_dask(run):
             tile = run.tile_size(max(order, options["m"] or 0), letter)
         p = problem(op, order, tile, letter, run.workers * run.ranks, **asked)
         if ranks is None and scheduler is None:
             _refuse_too_large(p)
         refuse_too_many_tasks(p)
         for map_ in maps[run]:
-            if ranks is not None and not isinstance(run, OnDask):
+            if ranks is not None and not _is_on_dask(run):
                 refuse_too_large(p, map_, run, ranks)
             yield p, run, map_
 
@@ -413,10 +418,9 @@ def _measured(
     **how: Any,
 ) -> Measured:
     from taskla.cli.measure import measure
-    from taskla.cli.on_dask import OnDask
     from taskla.cli.placing import maps
 
-    if isinstance(engine, OnDask):
+    if _is_on_dask(engine):
         return engine.measure(p, maps(p, map_), recorder, energy, **how)
     where = None if ranks is None else maps(p, map_)
     return measure(p, engine, source, recorder, ranks, where, **how)

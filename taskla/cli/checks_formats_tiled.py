@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from taskla.cli.checks import permutation
 from taskla.cli.checks_formats import relative, square, verdict
-from taskla.cli.checks_tiled import Case
+from taskla.cli.checks_tiled import (
+    Case,
+    cholesky_residual,
+    expected_product,
+    lu_residual,
+    solution_residual,
+)
 from taskla.cli.ranks import Ranks
 from taskla.engines import Engine
 from taskla.matrix import TiledMatrix
@@ -39,67 +43,26 @@ def check_formats(
 ) -> tuple[float, bool]:
     """Return the scaled residual of a call, and whether it passes: as `checks_tiled.check`."""
     case = Case(p, matrices, outcome, seed, engine, ranks)
-    if p.op in PRODUCTS:
-        error = _product(case)
-    elif p.op == "potrf":
-        error = _cholesky(case)
-    elif p.op == "getrf":
-        error = _lu(case)
-    else:
-        error = _solution(case)
     # processors may differ in the last bit
-    return ranks.share(verdict(p, error, matrices[0]))
+    return ranks.share(verdict(p, _error(case), matrices[0]))
 
 
-def _error(c: Case, n: int, residual: Callable[[Array], Array], scale: float) -> float:
-    """Estimate ``|| R ||_F / scale``; the function multiplies R, which has n columns, by others."""
-    Z = c.probe(n)
-    return relative(square(residual(Z)) * n / max(Z.shape[1], 1), scale)
-
-
-def _cholesky(c: Case) -> float:
-    A, factor = c.was("A"), c.made("A", c.triangle())
-    first, second = ("C", "N") if c.p.uplo == "L" else ("N", "C")
-
-    def residual(Z: Array) -> Array:
-        return np.asarray(A.times(Z) - factor.times(factor.times(Z, first), second))
-
-    return _error(c, c.p.n, residual, A.norm("F"))
-
-
-def _lu(c: Case) -> float:
+def _error(c: Case) -> float:
+    """Return the relative error of a call."""
     p, A = c.p, c.was("A")
-    L, U = c.made("A", "lower", unit=True), c.made("A", "upper")
-    order, rows = permutation(c.outcome, p.m), min(p.m, p.n)
-
-    def residual(Z: Array) -> Array:
-        UZ = U.times(Z)
-        thin = np.zeros((p.n, Z.shape[1]), UZ.dtype)
-        thin[:rows] = UZ[:rows]
-        return np.asarray(A.times(Z)[order] - L.times(thin))
-
-    return _error(c, p.n, residual, A.norm("F"))
-
-
-def _solution(c: Case) -> float:
-    A, B, X = c.was("A"), c.was("B"), c.made("B")
-
-    def residual(Z: Array) -> Array:
-        return np.asarray(B.times(Z) - A.times(X.times(Z), c.p.trans))
-
-    return _error(c, X.n, residual, A.norm("F") * X.norm("F"))
+    if p.op in PRODUCTS:
+        B, C = c.was("B"), c.made("C")
+        scale = abs(ALPHA) * A.norm("F") * B.norm("F") + abs(BETA) * c.was("C").norm("F")
+        return _estimate(c, C.n, lambda c, Z: C.times(Z) - expected_product(c, Z), scale)
+    if p.op == "potrf":
+        return _estimate(c, p.n, cholesky_residual, A.norm("F"))
+    if p.op == "getrf":
+        return _estimate(c, p.n, lu_residual, A.norm("F"))
+    X = c.made("B")
+    return _estimate(c, X.n, solution_residual, A.norm("F") * X.norm("F"))
 
 
-def _product(c: Case) -> float:
-    p, A, B, C = c.p, c.was("A"), c.was("B"), c.was("C")
-    made = c.made("C")
-
-    def residual(Z: Array) -> Array:
-        if p.op == "gemm":
-            product = A.times(B.times(Z, p.transb), p.transa)
-        else:
-            product = A.times(B.times(Z)) if p.side == "L" else B.times(A.times(Z))
-        return np.asarray(made.times(Z) - ALPHA * product - BETA * C.times(Z))
-
-    scale = abs(ALPHA) * A.norm("F") * B.norm("F") + abs(BETA) * C.norm("F")
-    return _error(c, made.n, residual, scale)
+def _estimate(c: Case, n: int, residual: Callable[[Case, Array], Array], scale: float) -> float:
+    """Return about ``|| R ||_F / scale``; the function multiplies R, of n columns, by others."""
+    Z = c.probe(n)
+    return relative(square(residual(c, Z)) * n / max(Z.shape[1], 1), scale)

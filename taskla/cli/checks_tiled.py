@@ -9,6 +9,7 @@ the error is spread over R. Up to `PROBES` columns Z is the identity, and nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,15 @@ from taskla.matrix import TiledMatrix
 from taskla.matrix_random import random_block
 from taskla.routines import ALPHA, BETA, Problem
 
-__all__ = ["PROBES", "Case", "check"]
+__all__ = [
+    "PROBES",
+    "Case",
+    "check",
+    "cholesky_residual",
+    "expected_product",
+    "lu_residual",
+    "solution_residual",
+]
 
 Array = NDArray[Any]
 Verdict = tuple[float, float]
@@ -126,32 +135,44 @@ def _norm1(a: Array) -> float:
 # -- factorisations: || (A - L U) Z ||_1 / (|| A ||_1 n eps) ---------------------------------------
 
 
-def _potrf(c: Case) -> Verdict:
-    A, Z = c.was("A"), c.probe(c.p.n)
+def cholesky_residual(c: Case, Z: Array) -> Array:
+    """Return (A - L L^H) Z, or with U^H U."""
     factor = c.made("A", c.triangle())
     first, second = ("C", "N") if c.p.uplo == "L" else ("N", "C")
-    R = A.times(Z) - factor.times(factor.times(Z, first), second)
-    return _ratio(_norm1(R), A.norm() * c.p.n * c.eps), 60
+    return c.was("A").times(Z) - factor.times(factor.times(Z, first), second)
 
 
-def _getrf(c: Case) -> Verdict:
-    p, A, Z = c.p, c.was("A"), c.probe(c.p.n)
-    UZ = c.made("A", "upper").times(Z)
+def lu_residual(c: Case, Z: Array) -> Array:
+    """Return (P A - L U) Z."""
+    p, UZ = c.p, c.made("A", "upper").times(Z)
     rows = min(p.m, p.n)
     thin = np.zeros((p.n, Z.shape[1]), UZ.dtype)
     thin[:rows] = UZ[:rows]
     order = permutation(c.outcome, p.m)
-    R = A.times(Z)[order] - c.made("A", "lower", unit=True).times(thin)
-    return _ratio(_norm1(R), A.norm() * p.n * c.eps), 60
+    return np.asarray(c.was("A").times(Z)[order] - c.made("A", "lower", unit=True).times(thin))
+
+
+def _potrf(c: Case) -> Verdict:
+    R = cholesky_residual(c, c.probe(c.p.n))
+    return _ratio(_norm1(R), c.was("A").norm() * c.p.n * c.eps), 60
+
+
+def _getrf(c: Case) -> Verdict:
+    R = lu_residual(c, c.probe(c.p.n))
+    return _ratio(_norm1(R), c.was("A").norm() * c.p.n * c.eps), 60
 
 
 # -- solutions: || (B - A X) Z ||_1 / (|| A ||_1 || X ||_1 n eps) ----------------------------------
 
 
+def solution_residual(c: Case, Z: Array) -> Array:
+    """Return (B - op(A) X) Z."""
+    return c.was("B").times(Z) - c.was("A").times(c.made("B").times(Z), c.p.trans)
+
+
 def _solution(c: Case) -> Verdict:
     p, A, X = c.p, c.was("A"), c.made("B")
-    Z = c.probe(X.n)
-    R = c.was("B").times(Z) - A.times(X.times(Z), p.trans)
+    R = solution_residual(c, c.probe(X.n))
     size = A.norm("1" if p.trans == "N" else "I")
     return _ratio(_norm1(R), size * X.norm() * p.n * c.eps), 60
 
@@ -196,23 +217,21 @@ def _bound(k: int, A: Spread, B: Spread, C: Spread | None = None) -> float:
     return float(product + (2 * abs(BETA) * C.norm("F") if C else 0))
 
 
-def _gemm(c: Case) -> Verdict:
-    p, A, B, C = c.p, c.was("A"), c.was("B"), c.was("C")
-
-    def expected(Z: Array) -> Array:
-        return ALPHA * A.times(B.times(Z, p.transb), p.transa) + BETA * C.times(Z)
-
-    return _verdict(c, c.made("C"), expected, _bound(p.k, A, B, C))
-
-
-def _symm(c: Case) -> Verdict:
-    p, A, B, C = c.p, c.was("A"), c.was("B"), c.was("C")
-
-    def expected(Z: Array) -> Array:
+def expected_product(c: Case, Z: Array) -> Array:
+    """Return what gemm, symm or hemm should have made of C, times Z."""
+    p, A, B = c.p, c.was("A"), c.was("B")
+    if p.op == "gemm":
+        product = A.times(B.times(Z, p.transb), p.transa)
+    else:
         product = A.times(B.times(Z)) if p.side == "L" else B.times(A.times(Z))
-        return ALPHA * product + BETA * C.times(Z)
+    return ALPHA * product + BETA * c.was("C").times(Z)
 
-    return _verdict(c, c.made("C"), expected, _bound(p.order, A, B, C))
+
+def _product(c: Case) -> Verdict:
+    p = c.p
+    terms = p.k if p.op == "gemm" else p.order
+    bound = _bound(terms, c.was("A"), c.was("B"), c.was("C"))
+    return _verdict(c, c.made("C"), partial(expected_product, c), bound)
 
 
 def _rank_k(c: Case) -> Verdict:
@@ -268,9 +287,9 @@ _CHECKS: dict[str, Callable[[Case], Verdict]] = {
     "getrs": _solution,
     "gesv": _solution,
     "hpl-mxp": _hpl_mxp,
-    "gemm": _gemm,
-    "symm": _symm,
-    "hemm": _symm,
+    "gemm": _product,
+    "symm": _product,
+    "hemm": _product,
     "syrk": _rank_k,
     "herk": _rank_k,
     "trsm": _trsm,

@@ -25,7 +25,7 @@ from taskla.engines.dask_chunks import (
 from taskla.engines.dask_collection import Collection, Gathering, Home, joined, tokenize_tiles
 from taskla.engines.dask_formats import Formats, of_blocks, strips, tile_squares_of, with_precision
 from taskla.engines.dask_program import Where
-from taskla.engines.dask_settling import in_another_type, placed, product, settle
+from taskla.engines.dask_settling import placed, product, settle
 from taskla.engines.dask_vector import DaskVector
 from taskla.engines.dask_work import Made, made
 from taskla.formats import format_of, working_dtype
@@ -239,16 +239,11 @@ class DaskMatrix(Collection, TiledMatrix):
 
     def copy(self) -> DaskMatrix:
         """Return a matrix of the same tiles: what is worked on in place gets new ones."""
-        result = type(self)(
-            self.layout,
-            self.dtype,
-            self.engine,
-            self.where,
-            self.graph,
-            self.distribution,
-            self.unchecked,
-            self._formats,
-        )
+        return self._with(self.layout, self.where)
+
+    def _with(self, layout: Layout, where: Mapping[tuple[int, int], Where]) -> DaskMatrix:
+        rest = self.distribution, self.unchecked, self._formats
+        result = type(self)(layout, self.dtype, self.engine, where, self.graph, *rest)
         result.accuracy = self.accuracy
         return result
 
@@ -287,21 +282,9 @@ class DaskMatrix(Collection, TiledMatrix):
 
     def stored_as(self, uplo: Uplo | None) -> DaskMatrix:
         """Return the same tiles as a matrix that stores one triangle."""
-        if uplo == self.uplo:
-            return self.copy()
-        result = self.copy()
         layout = replace(self.layout, uplo=uplo)
         where = {tile: self.where[tile] for tile in layout.tiles() if tile in self.where}
-        return type(self)(
-            layout,
-            self.dtype,
-            self.engine,
-            where,
-            self.graph,
-            self.distribution,
-            result.unchecked,
-            self._formats,
-        )
+        return self._with(layout, where)
 
     def redistribute(self, distribution: str | Distribution) -> DaskMatrix:
         """Return a copy whose tiles tasks work on where `distribution` says."""
@@ -353,8 +336,8 @@ class DaskMatrix(Collection, TiledMatrix):
 
     def scaled(self, dtype: np.dtype[Any], scale: float) -> DaskMatrix:
         """Return a multiple in another data type, lazily."""
-        x = in_another_type(self.to_dask(), dtype, scale)
-        return self.of_dask(self.engine, x, self.layout, self.distribution)
+        x = self.to_dask() if scale == 1 else self.to_dask() * scale
+        return self.of_dask(self.engine, x.astype(dtype), self.layout, self.distribution)
 
     def times(self, x: NDArray[Any], part: Part, adjoint: bool) -> NDArray[Any]:
         """Return the product with an array, computed: see `taskla.accuracy`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,7 @@ from taskla.engines.dask_collection import Collection, joined
 from taskla.engines.dask_program import Where
 from taskla.matrix_layout import Part
 
-if TYPE_CHECKING:
-    import dask.array as da
-
-__all__ = ["in_another_type", "placed", "product", "settle"]
+__all__ = ["placed", "product", "settle"]
 
 
 def settle(*collections: Collection) -> None:
@@ -55,11 +52,6 @@ def settle(*collections: Collection) -> None:
 
 def _nothing(_: Any) -> None:
     return None
-
-
-def in_another_type(x: da.Array, dtype: np.dtype[Any], scale: float) -> da.Array:
-    """Return a multiple of an array in another data type."""
-    return (x if scale == 1 else x * scale).astype(dtype)
 
 
 def placed(block: NDArray[Any], dtype: np.dtype[Any], graph: Any) -> tuple[Where, Any]:
