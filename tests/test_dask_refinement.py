@@ -17,6 +17,7 @@ from refined import ORDERS, WIDE, definite, excess, randsvd
 from residuals import NB, random
 
 import taskla as tla
+from taskla.engines import dask_work
 from taskla.errors import NotPositiveDefiniteError
 from taskla.refinement import RefinementInfo
 
@@ -109,14 +110,35 @@ def test_a_matrix_is_computed_once(client: Client, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("here")
 def test_a_matrix_is_computed_once_to_be_saved(tmp_path: Path) -> None:
-    a, computed = np.random.default_rng(0).normal(size=(3 * NB, 3 * NB)), tmp_path / "computed"
-    A = tla.TiledMatrix.from_dask(counted(a, computed))
+    h, computed = definite(3 * NB, 20), tmp_path / "computed"
+    # of a factor each tile needs what came before it
+    A = tla.cholesky(tla.TiledMatrix.from_dask(counted(h, computed), uplo="lower"), lower=True)
     with pytest.raises(FileNotFoundError):
         A.save(tmp_path / "nowhere" / "a")
     assert not computed.exists()
     A.save(tmp_path / "a")
-    assert computed.read_text() == 9 * "x"
-    np.testing.assert_array_equal(tla.TiledMatrix.load(tmp_path / "a").to_array(), a)
+    assert computed.read_text() == 6 * "x"
+    L = tla.TiledMatrix.load(tmp_path / "a").to_array()
+    np.testing.assert_allclose(L @ L.T, h, atol=1e-14)
+
+
+@pytest.mark.usefixtures("here")
+def test_factors_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    panels: list[str] = []
+    run = dask_work._run
+
+    def observed(share: dask_work.Share, *rest: Any) -> Any:
+        names = [share.graph.operations[kind] for kind in share.graph.kind.tolist()]
+        panels.extend(name for name in names if name in ("getrf", "potrf"))
+        return run(share, *rest)
+
+    monkeypatch.setattr(dask_work, "_run", observed)
+    a, h, b = randsvd(3 * NB, 20), definite(3 * NB, 20), random(3 * NB, 1, np.dtype("d"))
+    for kernel, matrix, options in (("getrf", a, {}), ("potrf", h, {"assume_a": "pos"})):
+        panels.clear()
+        _, info = tla.solve(array(matrix), b, precision="fp32", full_output=True, **options)
+        assert info.iterations > 0
+        assert panels == 3 * [kernel]
 
 
 def test_inside_of_a_task(client: Client) -> None:
